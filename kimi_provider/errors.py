@@ -1,0 +1,274 @@
+"""Everything that can go wrong, said once.
+
+    KimiError
+    ├── BadRequest                400  the caller must change the request
+    │   ├── ContextTooLong        400
+    │   └── ContentFiltered       400  the service withdrew or refused the answer
+    ├── CredentialError           401  no credential, expired, revoked: the owner must log in again
+    ├── PermissionRefused         403
+    │   ├── MembershipRequired    403  the account's plan does not include this
+    │   └── AccountSuspended      403
+    ├── NotFound                  404
+    │   ├── ModelNotFound         404
+    │   └── ChatNotFound          404
+    ├── RateLimited               429
+    │   ├── TooManyStreams        429  other answers of the account are still running
+    │   └── QuotaExhausted        429
+    ├── UpstreamError             502  the service answered something that is no answer
+    │   └── ProtocolError         502  its bytes do not follow the protocol, or stop in the middle
+    ├── Overloaded                503  the service is busy
+    ├── Unavailable               503  the service can't be reached or says try again
+    └── UpstreamTimeout           504
+
+Each error says whose fault it is and what to do next. Its text is safe to show: no credential, no upstream text
+beyond the service's own short message, no address with a query.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+Language = Literal["en", "id"]
+
+#: What to do next, by error code, in both languages (`KIMI_LANG`).
+_CURES: dict[str, dict[Language, str]] = {
+    "credential_missing": {
+        "en": "Set KIMI_TOKEN (or api_key on the deployment) to a refresh_token or kimi-auth value from your own account.",
+        "id": "Isi KIMI_TOKEN (atau api_key pada deployment) dengan refresh_token atau kimi-auth dari akun Anda sendiri.",
+    },
+    "credential_rejected": {
+        "en": "Log in at kimi.com in a private window, copy refresh_token from localStorage, close the window without "
+        "logging out, and give the new value as KIMI_TOKEN.",
+        "id": "Masuk ke kimi.com di jendela privat, salin refresh_token dari localStorage, tutup jendela tanpa logout, "
+        "lalu berikan nilai baru itu sebagai KIMI_TOKEN.",
+    },
+    "model_not_found": {
+        "en": "Run 'kimi-provider models' for the list.",
+        "id": "Jalankan 'kimi-provider models' untuk melihat daftarnya.",
+    },
+    "context_length_exceeded": {
+        "en": "Shorten the conversation or start a new one.",
+        "id": "Persingkat percakapan atau mulai yang baru.",
+    },
+    "content_filter": {
+        "en": "The service declined this content; change the prompt.",
+        "id": "Layanan menolak konten ini; ubah prompt Anda.",
+    },
+    "membership_required": {
+        "en": "Choose a model that the account's plan includes, or upgrade the plan at kimi.com.",
+        "id": "Pilih model yang termasuk dalam paket akun, atau tingkatkan paket di kimi.com.",
+    },
+    "permission_refused": {
+        "en": "Check the account at kimi.com; this request is not allowed there.",
+        "id": "Periksa akun di kimi.com; permintaan ini tidak diizinkan di sana.",
+    },
+    "account_suspended": {
+        "en": "Open kimi.com with this account and follow what it says; it is not used here until then.",
+        "id": "Buka kimi.com dengan akun ini dan ikuti petunjuknya; akun tidak dipakai di sini sampai saat itu.",
+    },
+    "too_many_streams": {
+        "en": "Wait for a running answer to end, or add an account.",
+        "id": "Tunggu jawaban yang sedang berjalan selesai, atau tambahkan akun.",
+    },
+    "quota_exhausted": {
+        "en": "Wait for the quota to reset, or add an account.",
+        "id": "Tunggu kuota kembali, atau tambahkan akun.",
+    },
+    "rate_limited": {"en": "Wait and try again.", "id": "Tunggu lalu coba lagi."},
+    "overloaded": {
+        "en": "Kimi is busy; try again shortly or configure a fallback.",
+        "id": "Kimi sedang sibuk; coba lagi sebentar atau atur fallback.",
+    },
+    "unavailable": {
+        "en": "Try again; 'kimi-provider doctor' tells whether the service is reachable.",
+        "id": "Coba lagi; 'kimi-provider doctor' memberi tahu apakah layanan terjangkau.",
+    },
+    "timeout": {
+        "en": "Try again, or raise KIMI_TIMEOUT_S / KIMI_IDLE_TIMEOUT_S.",
+        "id": "Coba lagi, atau naikkan KIMI_TIMEOUT_S / KIMI_IDLE_TIMEOUT_S.",
+    },
+    "upstream_protocol": {
+        "en": "The answer was not usable; try again. If it stays, the service's protocol may have changed: update "
+        "kimi-provider or overlay upstream.yaml (KIMI_UPSTREAM_FILE).",
+        "id": "Jawaban tidak dapat dipakai; coba lagi. Jika tetap, protokol layanan mungkin berubah: perbarui "
+        "kimi-provider atau timpa upstream.yaml (KIMI_UPSTREAM_FILE).",
+    },
+}
+
+
+class KimiError(Exception):
+    """Base of every error raised on purpose.
+
+    Shape: `status` (HTTP, int), `code` (stable, snake case), `message` (one clear sentence, safe), `cure` (what to do
+    next, per language), `account` (short id, never a credential), `retry_after_s` (seconds or None).
+    `another_account` tells the engine whether a different account could answer, `try_again` whether the same one
+    could, in both cases only while nothing was emitted.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    another_account: ClassVar[bool] = False
+    try_again: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        account: str | None = None,
+        retry_after_s: float | None = None,
+        cure: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.account = account
+        self.retry_after_s = retry_after_s
+        self._cure = cure
+
+    def cure(self, language: Language = "en") -> str:
+        """What the reader should do next; may be empty."""
+        if self._cure is not None:
+            return self._cure
+        return _CURES.get(self.code, {}).get(language, "")
+
+    def describe(self, language: Language = "en") -> str:
+        """Message, account and cure in one line, as callers see it."""
+        who = f" (account {self.account})" if self.account else ""
+        cure = self.cure(language)
+        message = self.message.rstrip(". ") if cure else self.message
+        return f"{message}{who}. {cure}" if cure else f"{message}{who}"
+
+    def __str__(self) -> str:
+        return self.describe()
+
+
+class BadRequest(KimiError):
+    """The caller must change the request."""
+
+    status = 400
+    code = "invalid_request"
+
+
+class ContextTooLong(BadRequest):
+    """The conversation does not fit the model's window."""
+
+    code = "context_length_exceeded"
+
+
+class ContentFiltered(BadRequest):
+    """The service withdrew or refused the answer; never the account's fault."""
+
+    code = "content_filter"
+
+
+class CredentialError(KimiError):
+    """The credential was refused or has expired."""
+
+    status = 401
+    code = "credential_rejected"
+    another_account = True
+
+
+class CredentialMissing(CredentialError):
+    """No credential was given at all."""
+
+    code = "credential_missing"
+    another_account = False
+
+
+class PermissionRefused(KimiError):
+    """The account may not do this."""
+
+    status = 403
+    code = "permission_refused"
+    another_account = True
+
+
+class MembershipRequired(PermissionRefused):
+    """The account's plan does not include the model or feature (paywall)."""
+
+    code = "membership_required"
+
+
+class AccountSuspended(PermissionRefused):
+    """The service has flagged or banned the account."""
+
+    code = "account_suspended"
+
+
+class NotFound(KimiError):
+    """What the request names does not exist."""
+
+    status = 404
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    """No such model name."""
+
+    code = "model_not_found"
+
+
+class ChatNotFound(NotFound):
+    """The chat or message is gone, or belongs to another account."""
+
+    code = "chat_not_found"
+
+
+class RateLimited(KimiError):
+    """The service asks to slow down."""
+
+    status = 429
+    code = "rate_limited"
+    another_account = True
+
+
+class TooManyStreams(RateLimited):
+    """Other answers of the account are still running."""
+
+    code = "too_many_streams"
+
+
+class QuotaExhausted(RateLimited):
+    """The account's quota window is used up."""
+
+    code = "quota_exhausted"
+
+
+class UpstreamError(KimiError):
+    """The service failed on its side."""
+
+    status = 502
+    code = "upstream_error"
+    another_account = True
+    try_again = True
+
+
+class ProtocolError(UpstreamError):
+    """The service's bytes do not follow the protocol, or stop in the middle."""
+
+    code = "upstream_protocol"
+
+
+class Overloaded(KimiError):
+    """The service is busy for everyone, or for the account's plan."""
+
+    status = 503
+    code = "overloaded"
+    another_account = True
+    try_again = True
+
+
+class Unavailable(KimiError):
+    """The service can't be reached, or says it is down for a moment."""
+
+    status = 503
+    code = "unavailable"
+    another_account = True
+    try_again = True
+
+
+class UpstreamTimeout(KimiError):
+    """The service stayed silent for too long, or the call's time is up."""
+
+    status = 504
+    code = "timeout"

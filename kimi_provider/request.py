@@ -1,0 +1,86 @@
+"""What a caller asks for, as frozen values.
+
+Knows nothing of LiteLLM, HTTP or Kimi's wire format: the bridge builds a `ChatRequest`, the engine and the
+protocols read it. Standard library only, so that every room may import it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextPart:
+    """Plain text of a message."""
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FilePart:
+    """A file or an image: `source` is a `data:` or `https:` URL, or a provider's file id."""
+
+    kind: Literal["image", "file"]
+    source: str = field(repr=False)
+    filename: str | None = None
+    media_type: str | None = None
+
+
+Part = TextPart | FilePart
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolCall:
+    """A call the assistant made in an earlier turn; `arguments` is JSON text."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Message:
+    """One turn of the history, oldest first in `ChatRequest.messages`."""
+
+    role: Role
+    parts: tuple[Part, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+
+    @property
+    def text(self) -> str:
+        """All text parts, joined by line breaks."""
+        return "\n".join(part.text for part in self.parts if isinstance(part, TextPart))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolSpec:
+    """A function the caller offers; `parameters` is a JSON schema."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChatRequest:
+    """One answer wanted.
+
+    `model` is the name behind `kimi/`. `thinking` and `effort` are the caller's words (`none`, `minimal`, `low`,
+    `medium`, `high`, `xhigh`, `max`); None leaves the model's default. `credential` is a deployment's own api_key:
+    then only that account is used. `timeout_s` bounds the whole call.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    thinking: bool | None = None
+    effort: str | None = None
+    search: bool | None = None
+    tools: tuple[ToolSpec, ...] = ()
+    credential: str | None = field(default=None, repr=False)
+    timeout_s: float | None = None

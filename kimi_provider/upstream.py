@@ -1,0 +1,204 @@
+"""`upstream.yaml` as checked values: everything about the service that drifts.
+
+Code asks this table and never compares model names, error reasons or field spellings itself. A broken overlay raises
+`SettingsError` that names the file, the place and the problem.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import ModelNotFound
+from .settings import SettingsError
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Service(_Row):
+    """Times in seconds."""
+
+    connect_timeout_s: float
+    done_grace_s: float
+    token_advisory_s: float
+    token_mandatory_s: float
+
+
+class Retry(_Row):
+    """Attempts beyond the first, and the seconds told to callers when the service names none."""
+
+    attempts: int = Field(ge=0)
+    backoff_s: tuple[float, ...]
+    overloaded_s: float
+    concurrency_s: float
+    quota_s: float
+    rate_limited_s: float
+
+
+class Hosts(_Row):
+    """Origins for tokens of one audience."""
+
+    base_url: str
+    auth_url: str
+
+
+class Auth(_Row):
+    """The two refresh forms (protocol A.5, A.6)."""
+
+    legacy_path: str
+    gateway_path: str
+    request_fields: tuple[str, ...]
+    access_fields: tuple[str, ...]
+    refresh_fields: tuple[str, ...]
+    audiences: dict[str, Hosts]
+
+
+class Connect(_Row):
+    """Paths and spellings of the Connect protocol (protocol C)."""
+
+    chat: str
+    available_models: str
+    current_user: str
+    delete_chat: tuple[str, ...]
+    cancel_chat: tuple[str, ...]
+    max_frame_bytes: int = Field(gt=0)
+    fields: dict[str, str]
+    search_tools: tuple[dict[str, Any], ...]
+    completed_statuses: frozenset[str]
+    notices: dict[str, str]
+
+
+class Citations(_Row):
+    """Signs around citation marks (protocol C.7); `hold_chars` bounds what is held back for an open mark."""
+
+    start: tuple[str, ...]
+    separator: tuple[str, ...]
+    end: tuple[str, ...]
+    drop_from: str
+    drop_to: str
+    hold_chars: int = Field(gt=0)
+
+
+class ErrorPattern(_Row):
+    """`pattern` is searched without case in reason and message of errors with one of `codes`."""
+
+    error_class: str = Field(alias="class")
+    codes: frozenset[str]
+    pattern: str
+
+    @cached_property
+    def regex(self) -> re.Pattern[str]:
+        """The compiled pattern."""
+        return re.compile(self.pattern, re.IGNORECASE)
+
+
+class Errors(_Row):
+    """How the service's errors map to the codes of `errors.py` (protocol B.6, C.11)."""
+
+    reasons: dict[str, str]
+    patterns: tuple[ErrorPattern, ...]
+    codes: dict[str, str]
+    retract_severities: frozenset[str]
+    retract_class: str
+
+
+class ModelSpec(_Row):
+    """One way to ask the service: the row of a model name (protocol D.2).
+
+    `efforts` maps a caller's word to the service's value; `effort_on` and `effort_off` are the caller's words used when
+    only thinking on or off was asked. `thinking_always` models can't switch thinking off.
+    """
+
+    title: str
+    scenario: str
+    model: str | None = None
+    kimiplus_id: str | None = None
+    agent_mode: str | None = None
+    thinking: bool = False
+    thinking_always: bool = False
+    search: bool = False
+    enable_plugin: bool = False
+    context_length: str | None = None
+    context_tokens: int = Field(gt=0)
+    tools: tuple[dict[str, Any], ...] = ()
+    efforts: dict[str, str] = Field(default_factory=dict)
+    effort_on: str | None = None
+    effort_off: str | None = None
+
+
+class Upstream(_Row):
+    """The whole file."""
+
+    service: Service
+    retry: Retry
+    headers: dict[str, str]
+    auth: Auth
+    connect: Connect
+    citations: Citations
+    errors: Errors
+    defaults: dict[str, Any] = Field(default_factory=dict, exclude=True)
+    models: dict[str, ModelSpec]
+    aliases: dict[str, str]
+    suffixes: dict[str, dict[str, Any]]
+
+    @classmethod
+    def load(cls, overlay: Path | None = None) -> Upstream:
+        """The packaged table, with `overlay` merged over it. Raises SettingsError."""
+        data = yaml.safe_load(resources.files(__package__).joinpath("upstream.yaml").read_text("utf-8"))
+        if overlay is not None:
+            data = _merged(data, _read(overlay))
+        try:
+            return cls.model_validate(data)
+        except ValidationError as exc:
+            first = exc.errors(include_url=False)[0]
+            place = ".".join(str(step) for step in first["loc"])
+            raise SettingsError(f"{overlay or 'upstream.yaml'}: {place}: {first['msg']}") from None
+
+    def resolve(self, name: str) -> ModelSpec:
+        """The row for a client-facing name, suffixes applied. Raises ModelNotFound with near names."""
+        wanted = name.strip().lower()
+        base, changes = wanted, dict[str, Any]()
+        while (row := self.models.get(self.aliases.get(base, base))) is None:
+            head, dash, suffix = base.rpartition("-")
+            if not dash or suffix not in self.suffixes:
+                raise self._unknown(name, wanted)
+            changes = {**self.suffixes[suffix], **changes}
+            base = head
+        return row.model_copy(update=changes) if changes else row
+
+    def _unknown(self, name: str, wanted: str) -> ModelNotFound:
+        near = difflib.get_close_matches(wanted, [*self.models, *self.aliases], n=3, cutoff=0.5)
+        hint = f" Near names: {', '.join(near)}." if near else ""
+        shown = name if len(name) <= 80 else name[:77] + "..."
+        return ModelNotFound(f"Kimi has no model '{shown}'.{hint}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as exc:
+        raise SettingsError(f"KIMI_UPSTREAM_FILE: {path} can't be read: {exc.strerror}") from None
+    except yaml.YAMLError as exc:
+        mark = getattr(exc, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise SettingsError(f"{path} is not valid YAML{where}: {getattr(exc, 'problem', exc)}") from None
+    if not isinstance(data, dict):
+        raise SettingsError(f"{path}: expected a mapping such as 'models: ...', found {type(data).__name__}")
+    return data
+
+
+def _merged(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
+    out = dict(base)
+    for key, value in overlay.items():
+        below = out.get(key)
+        out[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return out

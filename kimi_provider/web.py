@@ -1,0 +1,326 @@
+"""The one doorway to the network: connections, session headers, status -> KimiError, and the pump.
+
+Knows no protocol: bytes go in and out. One `httpx` client per event loop, closed with its loop. A redirect is never
+followed (protocol A.8: a POST would lose its body), cookies of answers are never kept (they would travel from one
+account to another), and no text of a failure carries an address with a query or a credential.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.cookiejar
+import math
+import weakref
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any, ClassVar, Protocol
+from urllib.parse import urlsplit
+
+import httpx
+import orjson
+
+from .errors import KimiError, ProtocolError, RateLimited, Unavailable, UpstreamError, UpstreamTimeout
+from .events import Event, merged
+from .settings import Settings
+from .upstream import Upstream
+
+USER_AGENT = f"kimi-provider/{version('kimi-provider')}"
+
+#: Largest answer to a unary call that is read.
+MAX_REPLY_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Session:
+    """What a call to the service needs of an account.
+
+    `account` is a short id for people. The three ids come from the token's claims (protocol A.2), strings of up to 20
+    characters; one that is missing is left out of the headers, never invented.
+    """
+
+    access_token: str = field(repr=False)
+    account: str
+    base_url: str
+    device_id: str | None = None
+    session_id: str | None = None
+    traffic_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer to a unary call."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+    def json(self) -> Any:
+        """The body as JSON, or None when it is none."""
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            return None
+
+
+class Decoder(Protocol):
+    """Turns bytes, cut anywhere, into events. Sans-I/O; `feed` may raise a KimiError after it yielded events."""
+
+    #: Grows with every frame that carries content: heartbeats don't count (protocol C.11, timeouts).
+    content_frames: int
+    #: The logical end was seen; an end-of-stream frame may still bring an error (protocol C.4).
+    done: bool
+    #: Nothing more is expected; later bytes are ignored.
+    ended: bool
+
+    def feed(self, chunk: bytes) -> Iterable[Event]:
+        """Events that `chunk` completes."""
+
+    def close(self) -> Iterable[Event]:
+        """The connection ended, or the grace after `done` ran out. Raises ProtocolError when that is too early."""
+
+
+class Web:
+    """Calls to the service from one event loop. Get it with `Web.current`."""
+
+    _of_loop: ClassVar[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Web]] = weakref.WeakKeyDictionary()
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+        self._lifeline = self._close_with_loop()
+
+    @classmethod
+    async def current(cls, upstream: Upstream) -> Web:
+        """The doorway of the running loop, opened on first use."""
+        loop = asyncio.get_running_loop()
+        web = cls._of_loop.get(loop)
+        if web is None:
+            web = cls._of_loop[loop] = cls(_client(upstream))
+            await anext(web._lifeline)
+        return web
+
+    async def _close_with_loop(self) -> AsyncGenerator[None, None]:
+        # The loop closes its running async generators before it ends (asyncio.run, uvicorn): the only hook that
+        # repeated asyncio.run calls give us to close sockets.
+        try:
+            yield
+        finally:
+            await self._client.aclose()
+
+    async def call(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        json: Any = None,
+        timeout_s: float,
+    ) -> Reply:
+        """One unary call. Raises Unavailable, UpstreamTimeout, UpstreamError (redirect, oversized answer)."""
+        content = None if json is None else orjson.dumps(json)
+        sent = {**headers, "content-type": "application/json"} if content is not None else dict(headers)
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                self._client.stream(method, url, headers=sent, content=content) as got,
+            ):
+                refuse_redirect(got.status_code, url, got.headers.get("location"))
+                body = bytearray()
+                async for chunk in got.aiter_bytes():
+                    body += chunk
+                    if len(body) > MAX_REPLY_BYTES:
+                        raise UpstreamError(f"{host_of(url)} answered more than {MAX_REPLY_BYTES} bytes")
+                return Reply(got.status_code, got.headers, bytes(body))
+        except TimeoutError:
+            raise UpstreamTimeout(f"{host_of(url)} did not answer within {timeout_s:g} s") from None
+        except httpx.HTTPError as exc:
+            raise connection_error(url, exc) from None
+
+    @asynccontextmanager
+    async def stream(
+        self, url: str, *, headers: Mapping[str, str], content: bytes, deadline: float
+    ) -> AsyncIterator[httpx.Response]:
+        """POST and hand out the open answer; closed on leaving. `deadline` is in loop time and bounds the wait for
+        the status line only. Raises as `call`.
+        """
+        request = self._client.build_request("POST", url, headers=dict(headers), content=content)
+        try:
+            async with asyncio.timeout_at(deadline):
+                response = await self._client.send(request, stream=True)
+        except TimeoutError:
+            raise UpstreamTimeout(f"{host_of(url)} did not answer in time") from None
+        except httpx.HTTPError as exc:
+            raise connection_error(url, exc) from None
+        try:
+            refuse_redirect(response.status_code, url, response.headers.get("location"))
+            yield response
+        finally:
+            await response.aclose()
+
+
+def _client(upstream: Upstream) -> httpx.AsyncClient:
+    nothing_kept = http.cookiejar.CookieJar(policy=http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
+    return httpx.AsyncClient(
+        headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
+        cookies=nothing_kept,
+        follow_redirects=False,
+        # Silence is timed by the pump and by callers, who know what counts as content.
+        timeout=httpx.Timeout(None, connect=upstream.service.connect_timeout_s),
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=30),
+    )
+
+
+def session_headers(session: Session, settings: Settings, upstream: Upstream) -> dict[str, str]:
+    """Headers of every call with an account (protocol C.1)."""
+    headers = {**upstream.headers, **settings.kimi_headers, "authorization": f"Bearer {session.access_token}"}
+    for name, value in (
+        ("x-msh-device-id", session.device_id),
+        ("x-msh-session-id", session.session_id),
+        ("x-traffic-id", session.traffic_id),
+    ):
+        if value:
+            headers[name] = value
+    return headers
+
+
+def host_of(url: str) -> str:
+    """Host and port of an address: all of it that may be shown."""
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def refuse_redirect(status: int, url: str, location: str | None) -> None:
+    """Raise UpstreamError when `status` is a redirect."""
+    if 300 <= status < 400:
+        target = host_of(location or "") or "another page"
+        raise UpstreamError(
+            f"{host_of(url)} redirects to {target}, which is not followed",
+            cure="If the service has moved, set KIMI_BASE_URL to its new address.",
+        )
+
+
+def connection_error(url: str, exc: httpx.HTTPError) -> KimiError:
+    """An httpx failure as ours; the text names only the host and the kind of failure."""
+    if isinstance(exc, httpx.TimeoutException):
+        return UpstreamTimeout(f"{host_of(url)} did not accept a connection in time")
+    if isinstance(exc, httpx.ConnectError):
+        return Unavailable(f"{host_of(url)} can't be reached")
+    if isinstance(exc, httpx.NetworkError | httpx.RemoteProtocolError):
+        return Unavailable(f"{host_of(url)} closed the connection before it answered")
+    return UpstreamError(f"{host_of(url)} sent an answer that can't be read ({type(exc).__name__})")
+
+
+def status_error(status: int, url: str, retry_after: str | None = None) -> KimiError:
+    """An HTTP status without a body that explains it (a CDN's page, a missing endpoint)."""
+    host = host_of(url)
+    if status == 429:
+        return RateLimited(f"{host} asks to slow down (HTTP 429)", retry_after_s=seconds(retry_after))
+    if status in (502, 503, 504):
+        return Unavailable(f"{host} is not available (HTTP {status})", retry_after_s=seconds(retry_after))
+    return UpstreamError(f"{host} answered HTTP {status}, which this call does not know")
+
+
+def seconds(retry_after: str | None) -> float | None:
+    """A Retry-After header in seconds; its date form is not used by the service."""
+    try:
+        value = float(retry_after or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value >= 0 else None
+
+
+async def pump(
+    chunks: AsyncIterator[bytes],
+    decoder: Decoder,
+    *,
+    idle_timeout_s: float,
+    done_grace_s: float,
+    deadline: float,
+    max_buffer_bytes: int = 1024 * 1024,
+) -> AsyncGenerator[list[Event], None]:
+    """Decode in a task of its own and yield *all that is there* as one merged batch.
+
+    One item per HTTP chunk would cost the gateway 0.2 ms each; taking everything at once adds no delay and keeps up
+    with any upstream. The reader pauses while more than `max_buffer_bytes` wait. Events decoded before a failure are
+    yielded before it is raised. `idle_timeout_s` bounds silence between frames with content, `done_grace_s` the wait
+    after the logical end, `deadline` (loop time) the whole.
+    """
+    loop = asyncio.get_running_loop()
+    ready, drained = asyncio.Event(), asyncio.Event()
+    buffer: list[Event] = []
+    state = _PumpState()
+
+    async def read() -> None:
+        try:
+            async for chunk in chunks:
+                state.waiting_bytes += len(chunk)
+                for event in decoder.feed(chunk):
+                    buffer.append(event)
+                if decoder.ended:
+                    break
+                if buffer or decoder.done or decoder.content_frames != state.seen_frames:
+                    ready.set()
+                if state.waiting_bytes > max_buffer_bytes:
+                    drained.clear()
+                    await drained.wait()
+            buffer.extend(decoder.close())
+        except httpx.DecodingError as exc:
+            state.failure = ProtocolError(f"The answer's compression can't be undone ({type(exc).__name__})")
+        except httpx.HTTPError:
+            # The connection broke: the decoder knows whether the answer was complete (protocol C.4).
+            try:
+                buffer.extend(decoder.close())
+            except KimiError as exc:
+                state.failure = exc
+        except KimiError as exc:
+            state.failure = exc
+        finally:
+            state.finished = True
+            ready.set()
+
+    reader = asyncio.create_task(read(), name="kimi-pump")
+    silent_since = loop.time()
+    try:
+        while True:
+            limit = silent_since + (done_grace_s if decoder.done else idle_timeout_s)
+            try:
+                async with asyncio.timeout_at(min(limit, deadline)):
+                    await ready.wait()
+            except TimeoutError:
+                if loop.time() >= deadline:
+                    raise UpstreamTimeout("The answer took longer than the time allowed") from None
+                if decoder.done:
+                    for event in decoder.close():
+                        buffer.append(event)
+                    yield merged(buffer)
+                    return
+                raise UpstreamTimeout(f"The service sent nothing for {idle_timeout_s:g} s") from None
+            ready.clear()
+            if decoder.content_frames != state.seen_frames:
+                state.seen_frames = decoder.content_frames
+                silent_since = loop.time()
+            batch = merged(buffer)
+            buffer.clear()
+            state.waiting_bytes = 0
+            drained.set()
+            if batch:
+                yield batch
+            if state.finished and not buffer:
+                if state.failure is not None:
+                    raise state.failure
+                if not reader.cancelled() and reader.done():
+                    reader.result()
+                return
+    finally:
+        reader.cancel()
+        with suppress(asyncio.CancelledError):
+            await reader
+
+
+class _PumpState:
+    """What reader and consumer share."""
+
+    waiting_bytes = 0
+    seen_frames = 0
+    finished = False
+    failure: KimiError | None = None
