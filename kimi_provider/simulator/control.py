@@ -1,0 +1,119 @@
+"""Everything under `/_sim`: what the real service doesn't have. Looking at the state, logging in, choosing scenarios.
+
+JSON in and out; a body that doesn't fit is answered with 400 and a sentence. Nothing here counts as a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from .recording import CONTROL_PREFIX
+from .refusals import UNARY_TYPE, Refusal
+from .scenario import describe, look_up
+from .state import QueuedScenario, Simulator
+from .tokens import LEVEL_NUMBERS
+
+_Action = Callable[[Simulator, dict[str, Any]], Any]
+
+
+def routes(simulator: Simulator) -> list[Route]:
+    """The control endpoints."""
+    shown: dict[str, _Action] = {"state": lambda sim, _: sim.snapshot(), "scenarios": lambda _, __: describe()}
+    done: dict[str, _Action] = {
+        "reset": _reset,
+        "login": login,
+        "settings": _settings,
+        "revoke": _revoke,
+        "scenario": queue_scenario,
+    }
+    return [
+        *(_route(simulator, name, action, "GET") for name, action in shown.items()),
+        *(_route(simulator, name, action, "POST") for name, action in done.items()),
+    ]
+
+
+def _route(simulator: Simulator, name: str, action: _Action, verb: str) -> Route:
+    async def endpoint(request: Request) -> Response:
+        try:
+            body = orjson.loads(await request.body() or b"{}")
+            if not isinstance(body, dict):
+                raise ValueError("expected a JSON object")
+            return Response(orjson.dumps(action(simulator, body)), media_type=UNARY_TYPE)
+        except Refusal as refusal:
+            return refusal.response()
+        except ValueError as error:  # bad JSON is one, too
+            return Refusal("invalid_argument", str(error)).response()
+
+    return Route(f"{CONTROL_PREFIX}/{name}", endpoint, methods=[verb])
+
+
+def login(simulator: Simulator, body: dict[str, Any]) -> dict[str, str]:
+    """Fresh tokens for `user`; also `kind`, `region`, `level`, `expires_in` and `refresh_expires_in` in seconds."""
+    settings = simulator.settings
+    kind = _one_of(body, "kind", ("pair", "cookie", "opaque"))
+    access_ttl_s = settings.cookie_ttl_s if kind == "cookie" else settings.access_ttl_s
+    user = body.get("user")
+    if user is not None and not isinstance(user, str):
+        raise ValueError("user must be a string")
+    return simulator.accounts.login(
+        user=user,
+        kind=kind,  # type: ignore[arg-type]  # checked against the same words above
+        region=_one_of(body, "region", ("overseas", "cn")),  # type: ignore[arg-type]
+        level=_one_of(body, "level", tuple(LEVEL_NUMBERS)),
+        access_ttl_s=_seconds(body, "expires_in", access_ttl_s),
+        refresh_ttl_s=_seconds(body, "refresh_expires_in", settings.refresh_ttl_s),
+    )
+
+
+def _reset(simulator: Simulator, body: dict[str, Any]) -> dict[str, Any]:
+    simulator.reset()
+    return {}
+
+
+def _settings(simulator: Simulator, body: dict[str, Any]) -> dict[str, Any]:
+    simulator.settings = simulator.settings.changed(body)
+    shown: dict[str, Any] = simulator.snapshot()["settings"]
+    return shown
+
+
+def _revoke(simulator: Simulator, body: dict[str, Any]) -> dict[str, Any]:
+    what = _one_of(body, "what", ("all", "access", "refresh"))
+    if not simulator.accounts.revoke(str(body.get("user")), what=what):  # type: ignore[arg-type]
+        raise Refusal("not_found", f"unknown user {body.get('user')!r}")
+    return {}
+
+
+def queue_scenario(simulator: Simulator, body: dict[str, Any]) -> dict[str, Any]:
+    """Queue `name` with `params` for the next `times` chats (null: until reset); `name` null clears the queue."""
+    name, params, times = body.get("name"), body.get("params") or {}, body.get("times")
+    if name is None:
+        simulator.queue.clear()
+        return {}
+    if not isinstance(params, dict):
+        raise ValueError("params must be an object")
+    if times is not None and (not isinstance(times, int) or times < 1):
+        raise ValueError("times must be a positive number or null")
+    look_up(str(name), params)
+    simulator.queue.append(QueuedScenario(name=str(name), params=params, times=times))
+    return {"queued": len(simulator.queue)}
+
+
+def _one_of(body: dict[str, Any], name: str, words: tuple[str, ...]) -> str:
+    """The word given, or the first."""
+    value = body.get(name, words[0])
+    if value not in words:
+        raise ValueError(f"{name} must be one of {', '.join(words)}")
+    return str(value)
+
+
+def _seconds(body: dict[str, Any], name: str, default: float) -> float:
+    value = body.get(name, default)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ValueError(f"{name} must be a number of seconds")
+    return float(value)

@@ -1,0 +1,298 @@
+"""Turns that fail with an error the service names: its three carriers (protocol C.11) and the frames 35 to 54.
+
+`carrier` says where an error travels: `trailer` (HTTP 200, the error ends the stream), `http` (a real status, no
+stream) or `exception` (a block inside a stream that ends well). `after` puts text before a trailer or exception. The
+shapes of moderation and of a context that is too long are inferred, so their reasons are parameters.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from .. import envelopes, refusals
+from ..playing import HttpAnswer, Script
+from ..turn import Turn
+from .row import Params, Scenario, Value
+
+RETRACT = "SEVERITY_BLOCK_RETRACT"
+OVERLOADED = ("REASON_COMPLETION_OVERLOADED", "Busy right now, try again shortly.")
+FREE_USER_OVERLOADED = "REASON_SERVER_OVERLOADED_FOR_FREE_USER"
+
+
+def exception(reason: str, text: str) -> dict[str, Any]:
+    """The error inside an exception (frame 35)."""
+    return {"error": {"reason": reason, "localizedMessage": {"locale": "en-US", "message": text}, "severity": RETRACT}}
+
+
+def http_error(error: Mapping[str, Any], **headers: str) -> HttpAnswer:
+    """Connect JSON with its status (frame 48)."""
+    return HttpAnswer(status=refusals.STATUS_OF_CODE[error["code"]], body=orjson.dumps(error), headers=headers)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Named:
+    """A row of errors that differ in words only."""
+
+    name: str
+    description: str
+    code: str
+    text: str
+    debug: dict[str, Any] | None = None
+    carrier: str = "trailer"
+
+
+_NAMED = (
+    _Named(name="concurrency", code="resource_exhausted", text="too many concurrent requests", description="frame 41"),
+    _Named(
+        name="quota",
+        code="resource_exhausted",
+        text="quota used up",
+        debug={"reason": "REASON_QUOTA_EXCEEDED"},
+        description="frame 42; the reason's name is inferred",
+    ),
+    _Named(
+        name="paywall",
+        code="resource_exhausted",
+        text="membership required",
+        debug={"paywall": {"minMembershipLevel": "LEVEL_BASIC"}},
+        description="frame 43",
+    ),
+    _Named(
+        name="auth_http",
+        code="unauthenticated",
+        text="invalid token",
+        carrier="http",
+        description="HTTP 401 (frame 48)",
+    ),
+    _Named(
+        name="auth_trailer",
+        code="unauthenticated",
+        text="token expired",
+        description="HTTP 200, then 401's trailer (49)",
+    ),
+    _Named(
+        name="protocol_error",
+        code="invalid_argument",
+        text="protocol error",
+        description="trailer as for bare JSON (53)",
+    ),
+    _Named(name="not_found", code="not_found", text="chat not found", description="the chat is gone"),
+    _Named(name="unavailable", code="unavailable", text="upstream unavailable", description="transient"),
+    _Named(name="deadline_exceeded", code="deadline_exceeded", text="deadline exceeded", description="transient"),
+    _Named(name="internal", code="internal", text="internal error", description="transient"),
+    _Named(name="unknown_error", code="unknown", text="unknown error", description="transient, code unknown"),
+    _Named(
+        name="permission_denied",
+        code="permission_denied",
+        text="not allowed",
+        carrier="http",
+        description="account or feature not allowed, HTTP 403",
+    ),
+    _Named(
+        name="account_abnormal",
+        code="permission_denied",
+        text="account abnormal",
+        debug={"reason": "auth.account_abnormal"},
+        carrier="http",
+        description="flagged account; the shape on Connect is inferred",
+    ),
+)
+
+
+def _play_named(row: _Named, turn: Turn, params: Params) -> Script:
+    error = refusals.connect_error(row.code, row.text, debug=row.debug)
+    if params.text("carrier") == "http":
+        yield http_error(error)
+        return
+    if params.text("after"):
+        yield from turn.opening()
+        yield turn.text(params.text("after"))
+    yield envelopes.trailer(error)
+
+
+def _fail_in_block(turn: Turn, reason: str, text: str, *, before: str, block_id: str) -> Script:
+    if before:
+        yield turn.text(before, "1" if block_id == "2" else "2")
+    yield turn.block("set", "block.exception", {"id": block_id, "exception": exception(reason, text)})
+
+
+def _overloaded_exception(turn: Turn, params: Params) -> Script:
+    yield from turn.opening()
+    yield from _fail_in_block(turn, *OVERLOADED, before=params.text("after"), block_id="2")
+    yield turn.completed()
+    yield turn.done()
+    yield envelopes.trailer()
+
+
+def _overloaded_trailer(turn: Turn, params: Params) -> Script:
+    debug = {
+        "reason": FREE_USER_OVERLOADED,
+        "localizedMessage": {"locale": "en-US", "message": "Many people are using this. Try later."},
+    }
+    yield from turn.opening()
+    if params.text("after"):
+        yield turn.text(params.text("after"))
+    if params.count("done"):
+        yield turn.done()
+    yield envelopes.trailer(refusals.connect_error("resource_exhausted", "overloaded", debug=debug))
+
+
+def _moderated(turn: Turn, params: Params) -> Script:
+    yield from turn.opening()
+    text = "Let's talk about something else."
+    yield from _fail_in_block(turn, params.text("reason"), text, before=params.text("after"), block_id="3")
+    yield turn.done()
+    yield envelopes.trailer()
+
+
+def _context_too_long(turn: Turn, params: Params) -> Script:
+    reason, text = params.text("reason"), "the conversation exceeds the context length"
+    error = refusals.connect_error("invalid_argument", text, debug={"reason": reason})
+    match params.text("carrier"):
+        case "http":
+            yield http_error(error)
+        case "exception":
+            yield from turn.opening()
+            yield from _fail_in_block(turn, reason, text, before="", block_id="2")
+            yield turn.completed()
+            yield turn.done()
+            yield envelopes.trailer()
+        case _:
+            yield envelopes.trailer(error)
+
+
+def _violations(turn: Turn, params: Params) -> Script:
+    yield http_error(refusals.violation(params.text("field"), "must not be empty").error)
+
+
+def _event_exception(turn: Turn, params: Params) -> Script:
+    yield from turn.opening()
+    if params.text("after"):
+        yield turn.text(params.text("after"))
+    yield turn.event({"exception": exception(*OVERLOADED)}, op="set")
+    yield turn.done()
+    yield envelopes.trailer()
+
+
+def _error_frame(turn: Turn, params: Params) -> Script:
+    yield from turn.opening()
+    if params.text("after"):
+        yield turn.text(params.text("after"))
+    yield envelopes.message({"error": refusals.connect_error("internal", "internal error")})
+    yield envelopes.trailer()
+
+
+def _stale_token(turn: Turn, params: Params) -> Script:
+    account = turn.account
+    if account.stale_jti is None:
+        account.stale_jti = turn.jti
+        account.dead.add(turn.jti)
+        yield http_error(refusals.unauthenticated().error)
+        return
+    # The gate only lets a token other than the dead one through, so this is the call after the refresh.
+    account.stale_jti = None
+    yield from turn.opening()
+    yield turn.text("Answered after a refresh.")
+    yield from turn.closing()
+
+
+def _rate_limited(turn: Turn, params: Params) -> Script:
+    error = refusals.connect_error("resource_exhausted", "rate limited")
+    yield http_error(error, **{"retry-after": str(params.count("retry_after_s"))})
+
+
+def _fail_times(turn: Turn, params: Params) -> Script:
+    simulator, limit = turn.simulator, params.count("n")
+    counted = f"{turn.account.sub}/{params.text('key')}"
+    simulator.failures[counted] += 1
+    if simulator.failures[counted] <= limit:
+        yield from _fail_as(turn, params.text("how"))
+        return
+    del simulator.failures[counted]
+    yield from turn.opening()
+    yield turn.text(f"Answered after {limit} failures.")
+    yield from turn.closing()
+
+
+def _fail_as(turn: Turn, name: str) -> Script:
+    row = next((one for one in TABLE if one.name == name and one.name != "fail_times"), None)
+    if row is None:
+        error = refusals.connect_error("invalid_argument", f"fail_times can't fail as {name!r}")
+        yield http_error(error)
+        return
+    yield from row.play(turn, row.checked({}))
+
+
+def _named_row(row: _Named) -> Scenario:
+    params: dict[str, Value] = {"carrier": row.carrier, "after": ""}
+    return Scenario(name=row.name, description=row.description, play=functools.partial(_play_named, row), params=params)
+
+
+TABLE = (
+    *(_named_row(row) for row in _NAMED),
+    Scenario(
+        name="overloaded_after_text",
+        description="exception block after some text, which is withdrawn (35-38)",
+        play=_overloaded_exception,
+        params={"after": "Well, "},
+    ),
+    Scenario(
+        name="overloaded_before_text",
+        description="exception block before any text",
+        play=_overloaded_exception,
+        params={"after": ""},
+    ),
+    Scenario(
+        name="overloaded_trailer",
+        description="done first, then the overload of free users as trailer (39-40)",
+        play=_overloaded_trailer,
+        params={"after": "", "done": 1},
+    ),
+    Scenario(
+        name="moderated",
+        description="answer withdrawn after text (44-47); entirely inferred",
+        play=_moderated,
+        params={"after": "The first steps are", "reason": "REASON_CONTENT_FILTERED"},
+    ),
+    Scenario(
+        name="moderated_before_text",
+        description="answer refused before any text; inferred",
+        play=_moderated,
+        params={"after": "", "reason": "REASON_CONTENT_FILTERED"},
+    ),
+    Scenario(
+        name="context_too_long",
+        description="the shape is unknown: carrier trailer, http or exception",
+        play=_context_too_long,
+        params={"carrier": "trailer", "reason": "REASON_CONTEXT_LENGTH_EXCEEDED"},
+    ),
+    Scenario(
+        name="violations", description="HTTP 400 naming a field (54)", play=_violations, params={"field": "chat_id"}
+    ),
+    Scenario(name="event_exception", description="event-level exception", play=_event_exception, params={"after": ""}),
+    Scenario(
+        name="error_frame",
+        description="top-level error in a 0x00 frame, then a clean trailer",
+        play=_error_frame,
+        params={"after": ""},
+    ),
+    Scenario(
+        name="stale_token",
+        description="401 for this access token from now on; success with the next one",
+        play=_stale_token,
+    ),
+    Scenario(
+        name="rate_limited", description="HTTP 429 with Retry-After", play=_rate_limited, params={"retry_after_s": 3}
+    ),
+    Scenario(
+        name="fail_times",
+        description="fails n times for this account and key, then answers; how: another failure's name",
+        play=_fail_times,
+        params={"n": 2, "how": "overloaded_trailer", "key": ""},
+    ),
+)

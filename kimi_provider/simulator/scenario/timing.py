@@ -1,0 +1,175 @@
+"""Answers whose point is time or volume: silence, pauses, floods, and chosen text in chosen pieces."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable, Mapping
+
+import orjson
+
+from ..playing import Pause, Script
+from ..turn import HEARTBEAT, Turn
+from .row import Params, Scenario
+
+
+def _heartbeats_only(turn: Turn, params: Params) -> Script:
+    yield from turn.opening()
+    while True:
+        yield HEARTBEAT
+        yield Pause(seconds=params.number("every_s"))
+
+
+def _slow(turn: Turn, params: Params) -> Script:
+    yield from turn.opening()
+    yield turn.text("Before the pause, ")
+    left_s, every_s = params.number("pause_s"), params.number("heartbeat_s")
+    while every_s and left_s > every_s:
+        yield Pause(seconds=every_s)
+        yield HEARTBEAT
+        left_s -= every_s
+    yield Pause(seconds=left_s)
+    yield turn.text("after the pause.")
+    yield from turn.closing()
+
+
+def _hang_before_headers(turn: Turn, params: Params) -> Script:
+    yield Pause(seconds=params.number("for_s") or None, before_headers=True)
+    yield from _short(turn)
+
+
+def _hang_before_first_frame(turn: Turn, params: Params) -> Script:
+    yield Pause(seconds=params.number("for_s") or None)
+    yield from _short(turn)
+
+
+def _hang_mid_text(turn: Turn, params: Params) -> Script:
+    yield from turn.opening()
+    yield turn.text("Then silence")
+    yield Pause(seconds=params.number("for_s") or None)
+    yield from turn.closing()
+
+
+def _short(turn: Turn) -> Script:
+    yield from turn.opening()
+    yield turn.text("Late, but here.")
+    yield from turn.closing()
+
+
+def _fast(turn: Turn, params: Params) -> Script:
+    """Pre-encoded: only `eventOffset` differs between frames."""
+    yield from turn.opening()
+    frames, chars, rate = params.count("frames"), params.count("chars"), params.number("rate")
+    batch = max(1, params.count("batch"))
+    content = ("benchmark " * (chars // 10 + 1))[:chars]
+    yield turn.text("")
+    start = turn.offsets(frames)
+    head = b'{"op":"append","mask":"block.text.content","eventOffset":'
+    tail = b',"block":{"id":"1","text":{"content":' + orjson.dumps(content) + b"}}}"
+    fixed = len(head) + len(tail)
+    pack = struct.Struct(">BI").pack
+    began_s = time.monotonic()
+    for first in range(start, start + frames, batch):
+        pieces: list[bytes] = []
+        for offset in range(first, min(first + batch, start + frames)):
+            number = b"%d" % offset
+            pieces += (pack(0, fixed + len(number)), head, number, tail)
+        yield b"".join(pieces)
+        if rate:
+            due_s = began_s + (first + batch - start) / rate
+            yield Pause(seconds=max(0.0, due_s - time.monotonic()))
+    turn.answer.blocks[-1]["text"]["content"] = content * frames
+    yield from turn.closing()
+
+
+def _say(turn: Turn, params: Params) -> Script:
+    yield from turn.opening()
+    for block_id, name in (("2", "think"), ("3", "text")):
+        words, size = params.text(name), params.count("piece") or len(params.text(name)) or 1
+        for at in range(0, len(words), size):
+            piece = words[at : at + size]
+            yield turn.text(piece, block_id) if name == "text" else turn.think(piece, block_id, "")
+            if params.number("every_s"):
+                yield Pause(seconds=params.number("every_s"))
+    yield from turn.closing()
+
+
+def _echo(turn: Turn, params: Params) -> Script:
+    yield from turn.opening()
+    if turn.call.system_prompt:
+        yield turn.text(f"<system>{turn.call.system_prompt}</system>\n")
+    yield turn.text(turn.call.text)
+    yield from turn.closing()
+
+
+def split_of(table: Callable[[], Mapping[str, Scenario]]) -> Scenario:
+    """`split`: another scenario's bytes in pieces of `size`, each a body message of its own."""
+
+    def play(turn: Turn, params: Params) -> Script:
+        row, size = table()[params.text("of")], max(1, params.count("size"))
+        # Cut across frame borders, too: a piece may hold the end of one frame and the start of the next.
+        held = b""
+        for step in row.play(turn, row.checked({})):
+            if not isinstance(step, bytes):
+                yield step
+                continue
+            held += step
+            whole = len(held) - len(held) % size
+            yield from (held[at : at + size] for at in range(0, whole, size))
+            held = held[whole:]
+        if held:
+            yield held
+
+    return Scenario(
+        name="split",
+        description="scenario `of` cut into pieces of `size` bytes, inside heads, characters and marks",
+        play=play,
+        params={"size": 1, "of": "search_turn"},
+    )
+
+
+TABLE = (
+    Scenario(
+        name="heartbeats_only",
+        description="opening, then heartbeats for ever",
+        play=_heartbeats_only,
+        params={"every_s": 0.2},
+    ),
+    Scenario(
+        name="slow",
+        description="a pause in the answer, with heartbeats every heartbeat_s if not 0",
+        play=_slow,
+        params={"pause_s": 2.0, "heartbeat_s": 0.0},
+    ),
+    Scenario(
+        name="hang_before_headers",
+        description="no answer at all for for_s (0: for ever)",
+        play=_hang_before_headers,
+        params={"for_s": 0.0},
+    ),
+    Scenario(
+        name="hang_before_first_frame",
+        description="headers, then nothing for for_s (0: for ever)",
+        play=_hang_before_first_frame,
+        params={"for_s": 0.0},
+    ),
+    Scenario(
+        name="hang_mid_text",
+        description="silence after the first text for for_s (0: for ever)",
+        play=_hang_mid_text,
+        params={"for_s": 0.0},
+    ),
+    Scenario(
+        name="fast",
+        description="a long stream: rate frames a second (0: as fast as it goes), batch frames per send",
+        play=_fast,
+        params={"frames": 1000, "chars": 20, "rate": 0.0, "batch": 1},
+    ),
+    Scenario(
+        name="say",
+        description="given text (and thinking) in pieces of `piece` characters (0: whole)",
+        play=_say,
+        params={"text": "Hello.", "think": "", "piece": 0, "every_s": 0.0},
+    ),
+    Scenario(name="echo", description="repeats the prompt, system prompt first in <system>", play=_echo),
+)

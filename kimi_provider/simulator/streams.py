@@ -1,0 +1,92 @@
+"""Running answers: how many there are for an account, and how one is told to stop.
+
+A stream counts from the moment it is admitted until its last byte is handed over or its client is gone, whichever
+comes first (protocol E.7, E.8). Lives on one event loop; other threads may read the numbers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Literal
+
+StopReason = Literal["left", "cancelled", "reset"]
+
+
+@dataclass(kw_only=True, eq=False)
+class RunningStream:
+    """One admitted Chat call."""
+
+    owner: str
+    chat_id: str | None = None
+    message_id: str | None = None
+    reason: StopReason | None = None
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def stop(self, reason: StopReason) -> None:
+        """Ask the answer to end; the first reason stays."""
+        self.reason = self.reason or reason
+        self.stopped.set()
+
+    async def wait(self, seconds: float | None) -> None:
+        """Sleep (None: for ever), but wake at once when the stream is stopped."""
+        if seconds is not None and seconds <= 0:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self.stopped.wait()
+        except TimeoutError:
+            return
+
+
+class StreamGate:
+    """Admits streams and counts them."""
+
+    def __init__(self) -> None:
+        self._running: set[RunningStream] = set()
+        self.peak = 0
+        self.total = 0
+        self.cancelled: list[dict[str, str]] = []
+
+    @property
+    def active(self) -> int:
+        """Streams running now."""
+        return len(self._running)
+
+    def by_owner(self) -> dict[str, int]:
+        """Streams running now, for each account that has any."""
+        return dict(Counter(stream.owner for stream in list(self._running)))
+
+    def enter(self, owner: str, limit: int) -> RunningStream | None:
+        """A place for one more stream of the account, or None at the limit."""
+        if self.by_owner().get(owner, 0) >= limit:
+            return None
+        stream = RunningStream(owner=owner)
+        self._running.add(stream)
+        self.total += 1
+        self.peak = max(self.peak, self.active)
+        return stream
+
+    def leave(self, stream: RunningStream) -> None:
+        """Free the place; harmless when it is free already."""
+        self._running.discard(stream)
+
+    def cancel(self, owner: str, chat_id: str, message_id: str) -> None:
+        """CancelChat: stop what runs in that chat; a message id, when given, must be the running one."""
+        self.cancelled.append({"chat_id": chat_id, "message_id": message_id})
+        for stream in list(self._running):
+            if stream.owner == owner and stream.chat_id == chat_id and message_id in ("", stream.message_id):
+                stream.stop("cancelled")
+
+    def stop_all(self) -> None:
+        """Break off every running stream."""
+        for stream in list(self._running):
+            stream.stop("reset")
+
+    def clear(self) -> None:
+        """Break off what runs and start counting afresh."""
+        self.stop_all()
+        self._running.clear()
+        self.peak = self.total = 0
+        self.cancelled.clear()
