@@ -11,7 +11,7 @@ import re
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -34,9 +34,8 @@ class Service(_Row):
 
 
 class Retry(_Row):
-    """Attempts beyond the first, and the seconds told to callers when the service names none."""
+    """Pauses before each further attempt, and the seconds told to callers when the service names none."""
 
-    attempts: int = Field(ge=0)
     backoff_s: tuple[float, ...]
     overloaded_s: float
     concurrency_s: float
@@ -73,18 +72,23 @@ class Connect(_Row):
     max_frame_bytes: int = Field(gt=0)
     fields: dict[str, str]
     search_tools: tuple[dict[str, Any], ...]
+    search_tool_names: frozenset[str]
     completed_statuses: frozenset[str]
     notices: dict[str, str]
+
+
+#: One code point that no plain text holds.
+Sign = Annotated[str, Field(pattern=r"^[^\x00-\x7f]$")]
 
 
 class Citations(_Row):
     """Signs around citation marks (protocol C.7); `hold_chars` bounds what is held back for an open mark."""
 
-    start: tuple[str, ...]
-    separator: tuple[str, ...]
-    end: tuple[str, ...]
-    drop_from: str
-    drop_to: str
+    start: tuple[Sign, ...] = Field(min_length=1)
+    separator: tuple[Sign, ...] = Field(min_length=1)
+    end: tuple[Sign, ...] = Field(min_length=1)
+    drop_from: Sign
+    drop_to: Sign
     hold_chars: int = Field(gt=0)
 
 

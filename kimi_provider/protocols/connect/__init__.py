@@ -1,0 +1,227 @@
+"""The Connect generation of the service (protocol C): calls in, events out.
+
+Law: the only module of this room that does I/O, and only through `web`. Knows neither accounts nor retries; every
+failure leaves as a KimiError that names the session's account. HTTP 200 is not trusted: a page or bare JSON in place
+of envelopes is an error, whatever its status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from typing import Any, Final
+
+from ...errors import AccountSuspended, ChatNotFound, CredentialError, KimiError, ProtocolError, UpstreamError
+from ...events import Event
+from ...settings import Settings
+from ...upstream import Upstream
+from ...web import Reply, Session, Web, host_of, pump, seconds, session_headers, status_error
+from .. import LiveModel, Profile, Turn
+from ..failures import classify
+from .wire import ChatDecoder, chat_body
+
+#: A unary call that takes longer is of no use to anyone who waits for it.
+UNARY_TIMEOUT_S: Final = 30.0
+#: As much of a refusal's body as is read.
+MAX_REFUSAL_BYTES: Final = 64 * 1024
+
+#: Content types that can't be envelopes, whatever the status says.
+_NOT_ENVELOPES: Final = ("text/", "application/json", "application/problem+json")
+
+
+class ConnectProtocol:
+    """Implements `ChatProtocol`."""
+
+    name = "connect"
+
+    def __init__(self, settings: Settings, upstream: Upstream) -> None:
+        self._settings = settings
+        self._upstream = upstream
+        # Methods live in different namespaces; the one that answered first stays (protocol G.15, G.16).
+        self._working: dict[tuple[str, ...], str] = {}
+
+    async def stream(self, turn: Turn, session: Session) -> AsyncGenerator[list[Event], None]:
+        """Batches of events; the last event is `Finished`. Closing the generator closes the call. Raises KimiError."""
+        url = session.base_url + self._upstream.connect.chat
+        headers = {
+            **session_headers(session, self._settings, self._upstream),
+            "content-type": "application/connect+json",
+            "connect-protocol-version": "1",
+        }
+        web = await Web.current(self._upstream)
+        body = chat_body(turn, self._upstream)
+        with _naming(session.account):
+            async with web.stream(url, headers=headers, content=body, deadline=turn.deadline) as response:
+                kind = response.headers.get("content-type", "").lower()
+                decoder: ChatDecoder | _Refusal
+                if response.status_code == 200 and not kind.startswith(_NOT_ENVELOPES):
+                    decoder = ChatDecoder(self._upstream, account=session.account)
+                else:
+                    decoder = _Refusal(response.status_code, response.headers, url, self._upstream, session.account)
+                batches = pump(
+                    response.aiter_bytes(),
+                    decoder,
+                    idle_timeout_s=self._settings.kimi_idle_timeout_s,
+                    done_grace_s=self._upstream.service.done_grace_s,
+                    deadline=turn.deadline,
+                )
+                async with aclosing(batches):
+                    async for batch in batches:
+                        yield batch
+
+    async def cancel_chat(self, session: Session, chat_id: str, message_id: str) -> None:
+        """Stop the generation. Raises KimiError; the caller decides that it does not matter."""
+        body = {"chat_id": chat_id, "message_id": message_id}
+        await self._first_known(self._upstream.connect.cancel_chat, session, body)
+
+    async def delete_chat(self, session: Session, chat_id: str) -> None:
+        """Remove the chat from the account; one that is gone already is no error. Raises KimiError."""
+        try:
+            await self._first_known(self._upstream.connect.delete_chat, session, {"chat_id": chat_id})
+        except ChatNotFound:
+            return
+
+    async def profile(self, session: Session) -> Profile:
+        """Who the session belongs to (protocol A.7). Raises KimiError: CredentialError when the token is refused."""
+        got = await self._unary(self._upstream.connect.current_user, session, {})
+        user = got.get("user")
+        user_id = user.get("id") if isinstance(user, dict) else None
+        if not isinstance(user, dict) or not isinstance(user_id, str) or not user_id:
+            raise ProtocolError("Kimi did not tell whose credential this is", account=session.account)
+        return Profile(user_id=user_id, region=_string(user, "region"))
+
+    async def models(self, session: Session) -> tuple[LiveModel, ...]:
+        """The service's list (protocol C.8); rows without an id are left out. Raises KimiError."""
+        got = await self._unary(self._upstream.connect.available_models, session, {})
+        rows = got.get("availableModels")
+        if not isinstance(rows, list):
+            raise ProtocolError("Kimi's model list has an unknown shape", account=session.account)
+        return tuple(_live_model(row) for row in rows if isinstance(row, dict) and (row.get("id") or row.get("key")))
+
+    async def _first_known(self, paths: tuple[str, ...], session: Session, body: Mapping[str, Any]) -> None:
+        """Call the first of `paths` that the service knows."""
+        working = self._working.get(paths)
+        missing: KimiError | None = None
+        for path in (working,) if working else paths:
+            try:
+                await self._unary(path, session, body)
+            except _UnknownMethod as exc:
+                missing = exc
+                continue
+            except ChatNotFound:
+                # The method is there, the chat is not.
+                self._working[paths] = path
+                raise
+            self._working[paths] = path
+            return
+        self._working.pop(paths, None)
+        raise missing or UpstreamError("upstream.yaml names no path for this call", account=session.account)
+
+    async def _unary(self, path: str, session: Session, body: Mapping[str, Any]) -> dict[str, Any]:
+        url = session.base_url + path
+        web = await Web.current(self._upstream)
+        headers = session_headers(session, self._settings, self._upstream)
+        with _naming(session.account):
+            reply = await web.call("POST", url, headers=headers, json=body, timeout_s=UNARY_TIMEOUT_S)
+            got = reply.json()
+            error = _error_of(got)
+            if reply.status == 200 and isinstance(got, dict) and error is None:
+                return got
+            absent = error is None and reply.status in (404, 405, 501)
+            if absent or (error is not None and error.get("code") == "unimplemented"):
+                raise _UnknownMethod(f"{host_of(url)} does not know this call (HTTP {reply.status})")
+            raise _refusal(reply, url, self._upstream, session.account)
+
+
+class _UnknownMethod(UpstreamError):
+    """The service has no such method in this namespace."""
+
+
+class _Refusal:
+    """A `web.Decoder` for an answer that is no stream: reads a little of it and raises what it says."""
+
+    content_frames = 0
+    done = False
+    ended = False
+
+    def __init__(self, status: int, headers: Mapping[str, str], url: str, upstream: Upstream, account: str) -> None:
+        self._status, self._headers = status, headers
+        self._url, self._upstream, self._account = url, upstream, account
+        self._body = bytearray()
+
+    def feed(self, chunk: bytes) -> Iterator[Event]:
+        """Keep the chunk."""
+        self._body += chunk
+        self.ended = len(self._body) > MAX_REFUSAL_BYTES
+        return iter(())
+
+    def close(self) -> Iterator[Event]:
+        """Raise what the body says."""
+        reply = Reply(self._status, self._headers, bytes(self._body))
+        raise _refusal(reply, self._url, self._upstream, self._account)
+
+
+def _refusal(reply: Reply, url: str, upstream: Upstream, account: str) -> KimiError:
+    """What an HTTP answer that is no success means (protocol C.11, first carrier)."""
+    retry_after = reply.headers.get("retry-after")
+    error = _error_of(reply.json())
+    failure: KimiError
+    if error is not None:
+        failure = classify(
+            code=error.get("code"),
+            reason=error.get("error_type") or error.get("reason"),
+            message=error.get("message"),
+            details=error,
+            severity=error.get("severity"),
+            upstream=upstream,
+            account=account,
+            retry_after_s=seconds(retry_after),
+        )
+    elif reply.status == 200:
+        failure = ProtocolError(f"{host_of(url)} sent a page or bare JSON instead of an answer", account=account)
+    else:
+        failure = status_error(reply.status, url, retry_after)
+    if reply.status == 401 and not isinstance(failure, CredentialError | AccountSuspended):
+        return CredentialError(f"{host_of(url)} rejected the credential (HTTP 401)", account=account)
+    return failure
+
+
+def _error_of(got: object) -> Mapping[str, Any] | None:
+    """The error object of a JSON answer: Connect's `{code, message, details}`, also under `error`, or REST's."""
+    if not isinstance(got, dict):
+        return None
+    inner = got.get("error")
+    if isinstance(inner, dict) and inner:
+        return inner
+    return got if isinstance(got.get("code"), str) or isinstance(got.get("error_type"), str) else None
+
+
+@contextmanager
+def _naming(account: str) -> Iterator[None]:
+    """Failures of the doorway don't know whose call it was."""
+    try:
+        yield
+    except KimiError as exc:
+        exc.account = exc.account or account
+        raise
+
+
+def _live_model(row: Mapping[str, Any]) -> LiveModel:
+    key, model_id = _string(row, "key"), _string(row, "id")
+    options = row.get("reasoningEffortOptions")
+    rows = options if isinstance(options, list) else ()
+    efforts = [_string(option, "effort") for option in rows if isinstance(option, dict)]
+    return LiveModel(
+        id=model_id or key,
+        key=key or model_id,
+        title=_string(row, "displayName") or model_id or key,
+        scenario=_string(row, "scenario"),
+        kimiplus_id=_string(row, "kimiPlusId") or _string(row, "kimiplusId") or None,
+        agent_mode=_string(row, "agentMode") or None,
+        efforts=tuple(filter(None, efforts)),
+    )
+
+
+def _string(row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    return value if isinstance(value, str) else ""
