@@ -377,6 +377,7 @@ class Pool:
             except RuntimeError:  # its loop was closed without unwinding it: the slot goes to the next
                 if waiter.got is not None:
                     self._load(waiter.got).running -= 1
+                    waiter.got = None  # or a late unwinding would give it back twice
 
     def _take(self, account: Account) -> None:
         self._turns += 1

@@ -220,6 +220,7 @@ class TokenKeeper:
     async def _renew(self, account: Account) -> KimiError | None:
         """Load, save what is unsaved, refresh when needed. Returns the failure so that each waiter raises its own."""
         state = account.tokens
+        unready = not state.loaded or state.unsaved
         try:
             if not state.loaded:
                 stored = await self._store.load(account.id)
@@ -232,6 +233,8 @@ class TokenKeeper:
                 need, old = self._need(state), state.pair
             if need in ("nothing", "gone") or old.refresh is None:
                 return None
+            if need == "soon" and unready:
+                return None  # somebody waits for the token that is good already; the next flight renews it
             fresh = await self._refreshed(account, old.refresh)
         except KimiError as exc:
             with account.lock:
