@@ -33,8 +33,8 @@ Language = Literal["en", "id"]
 #: What to do next, by error code, in both languages (`KIMI_LANG`).
 _CURES: dict[str, dict[Language, str]] = {
     "credential_missing": {
-        "en": "Set KIMI_TOKEN (or api_key on the deployment) to a refresh_token or kimi-auth value from your own account.",
-        "id": "Isi KIMI_TOKEN (atau api_key pada deployment) dengan refresh_token atau kimi-auth dari akun Anda sendiri.",
+        "en": "Set KIMI_TOKEN (or api_key on the deployment) to a refresh_token or kimi-auth value of your own account.",
+        "id": "Isi KIMI_TOKEN (atau api_key pada deployment) dengan refresh_token atau kimi-auth akun Anda sendiri.",
     },
     "credential_rejected": {
         "en": "Log in at kimi.com in a private window, copy refresh_token from localStorage, close the window without "

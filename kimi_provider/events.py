@@ -80,7 +80,7 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Notice:
-    """The service says something about the answer: `code` is ours (`model_degraded`, `unknown`), `message` its words."""
+    """The service remarks on the answer: `code` is ours (`model_degraded`, `unknown`), `message` its own words."""
 
     code: str
     message: str

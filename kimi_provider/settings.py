@@ -13,8 +13,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+import platformdirs
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def state_dir() -> Path:
+    """Where this user's state lives: keys and the account store. Not created here."""
+    return platformdirs.user_state_path("kimi-provider", appauthor=False)
 
 
 class SettingsError(Exception):
@@ -30,6 +36,9 @@ def _origin(value: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+_NOT_YOURS = {"authorization", "cookie", "host", "content-length", "content-type", "transfer-encoding", "connection"}
+
+
 def _headers(value: Any) -> Any:
     if isinstance(value, str):
         try:
@@ -38,7 +47,10 @@ def _headers(value: Any) -> Any:
             raise ValueError('must be a JSON object such as {"x-msh-version": "2.2.0"}') from exc
     if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
         raise ValueError("must be a JSON object of strings")
-    return {str(name).lower(): text for name, text in value.items()}
+    headers = {str(name).lower(): text for name, text in value.items()}
+    if wrong := headers.keys() & _NOT_YOURS:
+        raise ValueError(f"must not set {', '.join(sorted(wrong))}; it is for version and language headers")
+    return headers
 
 
 Origin = Annotated[str, AfterValidator(_origin)]

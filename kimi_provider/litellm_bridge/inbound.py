@@ -1,0 +1,218 @@
+"""LiteLLM's keyword arguments -> `ChatRequest`.
+
+LiteLLM translates every surface to chat messages but drops some of what it does not know; the caller's own body is
+the complete source and is read for those wishes. Nothing is lost silently: a parameter is honoured, refused with
+BadRequest, or listed in `Inbound.ignored`, which callers see as a response header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import BadRequest
+from ..request import ChatRequest, FilePart, Message, Part, Role, TextPart, ToolCall, ToolSpec
+
+#: LiteLLM marks the calls of /health with this tag; they must never become a prompt.
+HEALTH_CHECK_TAG = "litellm-internal-health-check"
+
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
+#: Honoured here, or without meaning for an answer's content.
+_HONOURED = frozenset(
+    {"stream", "stream_options", "reasoning_effort", "thinking", "reasoning", "output_config", "web_search_options"}
+    | {"use_search", "tools", "user", "metadata", "store", "n", "max_retries", "extra_body", "extra_headers"}
+    | {"litellm_session_id", "litellm_trace_id", "tool_choice", "parallel_tool_calls"}
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inbound:
+    """A request and what is to be said about it. `ignored` names parameters that have no effect."""
+
+    request: ChatRequest
+    ignored: tuple[str, ...]
+    health_check: bool
+
+
+def read(
+    *,
+    model: str,
+    messages: Sequence[Mapping[str, Any]],
+    optional_params: Mapping[str, Any],
+    litellm_params: Mapping[str, Any] | None,
+    timeout: Any,
+    api_key: str | None,
+) -> Inbound:
+    """Build the request. Raises BadRequest with the place and the cure."""
+    params = dict(optional_params)
+    params.update(_mapping(params.pop("extra_body", None)))
+    body = _mapping(_mapping((litellm_params or {}).get("proxy_server_request")).get("body"))
+    if (params.get("n") or 1) != 1:
+        raise BadRequest("n must be 1: Kimi writes one answer per call")
+    tools = tuple(_tools(params.get("tools") or ()))
+    request = ChatRequest(
+        model=model,
+        messages=tuple(_message(number, message) for number, message in enumerate(messages, start=1)),
+        thinking=_thinking(params, body),
+        effort=_effort(params, body),
+        search=_search(params),
+        tools=tools,
+        credential=api_key or None,
+        timeout_s=_seconds(timeout),
+    )
+    if not request.messages:
+        raise BadRequest("messages is empty", cure="Add at least one user message.")
+    ignored = [name for name, value in params.items() if value is not None and name not in _HONOURED]
+    if tools:
+        ignored.append("tools")
+    return Inbound(request=request, ignored=tuple(sorted(ignored)), health_check=_is_health_check(litellm_params))
+
+
+def _is_health_check(litellm_params: Mapping[str, Any] | None) -> bool:
+    metadata = _mapping((litellm_params or {}).get("metadata"))
+    tags = metadata.get("tags")
+    return isinstance(tags, list | tuple) and HEALTH_CHECK_TAG in tags
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _seconds(timeout: Any) -> float | None:
+    """LiteLLM hands over a number or an httpx.Timeout, whose read part is the one that users set."""
+    value = getattr(timeout, "read", timeout)
+    return float(value) if isinstance(value, int | float) and value > 0 else None
+
+
+# --- wishes -----------------------------------------------------------------------------------------------
+
+
+def _effort(params: Mapping[str, Any], body: Mapping[str, Any]) -> str | None:
+    """OpenAI's `reasoning_effort`, Responses' `reasoning.effort`, Anthropic's `output_config.effort`."""
+    for source in (params, body):
+        for value in (
+            source.get("reasoning_effort"),
+            _mapping(source.get("reasoning")).get("effort"),
+            _mapping(source.get("output_config")).get("effort"),
+        ):
+            word = _mapping(value).get("effort") if isinstance(value, Mapping) else value
+            if isinstance(word, str) and word:
+                return word.lower()
+    return None
+
+
+def _thinking(params: Mapping[str, Any], body: Mapping[str, Any]) -> bool | None:
+    """Anthropic's `thinking: {type}`; None when nothing was said."""
+    for source in (params, body):
+        kind = _mapping(source.get("thinking")).get("type")
+        if kind in ("enabled", "adaptive"):
+            return True
+        if kind == "disabled":
+            return False
+    return None
+
+
+def _search(params: Mapping[str, Any]) -> bool | None:
+    if params.get("web_search_options") is not None:
+        return True
+    wanted = params.get("use_search")
+    return wanted if isinstance(wanted, bool) else None
+
+
+def _tools(tools: Sequence[Any]) -> list[ToolSpec]:
+    specs = []
+    for tool in tools:
+        function = _mapping(_mapping(tool).get("function")) or _mapping(tool)
+        name = function.get("name")
+        if isinstance(name, str) and name:
+            specs.append(
+                ToolSpec(
+                    name=name,
+                    description=str(function.get("description") or ""),
+                    parameters=_mapping(function.get("parameters") or function.get("input_schema")),
+                )
+            )
+    return specs
+
+
+# --- messages ---------------------------------------------------------------------------------------------
+
+
+def _message(number: int, message: Mapping[str, Any]) -> Message:
+    name = message.get("role")
+    role = _ROLES.get(name) if isinstance(name, str) else None
+    if role is None:
+        raise BadRequest(f"Message {number} has the unknown role {_shown(name)}. Use one of: {', '.join(_ROLES)}.")
+    return Message(
+        role=role,
+        parts=tuple(_parts(number, message.get("content"))),
+        tool_calls=tuple(_calls(message.get("tool_calls"))),
+        tool_call_id=_text_or_none(message.get("tool_call_id")),
+        name=_text_or_none(message.get("name")),
+    )
+
+
+def _parts(number: int, content: Any) -> list[Part]:
+    if content is None:
+        return []
+    if isinstance(content, str):
+        return [TextPart(text=content)]
+    if not isinstance(content, list):
+        raise BadRequest(f"Message {number}: content must be text or a list of parts, not {type(content).__name__}")
+    parts: list[Part] = []
+    for item in content:
+        kind = item.get("type") if isinstance(item, Mapping) else None
+        match kind:
+            case None if isinstance(item, str):
+                parts.append(TextPart(text=item))
+            case "text" | "input_text" | "output_text":
+                parts.append(TextPart(text=str(item.get("text") or "")))
+            case "image_url" | "input_image" | "image":
+                parts.append(FilePart(kind="image", source=_source(item.get("image_url"))))
+            case "file" | "input_file" | "document":
+                file = _mapping(item.get("file")) or item
+                source = file.get("file_data") or file.get("file_id") or file.get("file_url") or ""
+                parts.append(FilePart(kind="file", source=str(source), filename=_text_or_none(file.get("filename"))))
+            case "thinking" | "redacted_thinking" | "reasoning":
+                continue  # the model's earlier reasoning is no part of a transcript
+            case _:
+                raise BadRequest(f"Message {number} holds a part of type {_shown(kind)}, which Kimi does not take")
+    return parts
+
+
+def _source(image_url: Any) -> str:
+    url = image_url.get("url") if isinstance(image_url, Mapping) else image_url
+    return url if isinstance(url, str) else ""
+
+
+def _calls(calls: Any) -> list[ToolCall]:
+    if not isinstance(calls, list):
+        return []
+    out = []
+    for call in calls:
+        function = _mapping(_mapping(call).get("function"))
+        out.append(
+            ToolCall(
+                id=str(_mapping(call).get("id") or ""),
+                name=str(function.get("name") or ""),
+                arguments=str(function.get("arguments") or "{}"),
+            )
+        )
+    return out
+
+
+def _text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."

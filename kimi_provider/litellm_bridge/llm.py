@@ -1,0 +1,200 @@
+"""The handler that LiteLLM calls: async and sync, streamed and whole.
+
+One engine per process serves the proxy's loop, plain threads and repeated `asyncio.run`; sync calls run on the
+private background loop. Errors that come before the first event are raised before a stream object exists, so that
+they become real statuses, retries and fallbacks.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any
+
+from litellm import CustomLLM
+from litellm.types.utils import ModelResponse, ModelResponseStream
+
+from ..engine import KimiEngine
+from ..errors import BadRequest, KimiError
+from ..events import Event, Finished, Notice, TextDelta, Usage
+from ..loops import background
+from ..settings import SettingsError
+from . import inbound, outbound
+from .failures import to_litellm
+
+log = logging.getLogger(__name__)
+
+
+class OpenAnswer:
+    """A streamed answer whose first event is there. Iterates over chunks; raises LiteLLM exceptions.
+
+    An iterator of its own rather than a generator: LiteLLM asks for `__aiter__` before each chunk, and an answer that
+    is dropped before its first chunk must still close the call to the service.
+    """
+
+    def __init__(self, call: _Call, answer: outbound.Answer, first: list[Event], rest: AsyncGenerator[Event, None]):
+        self._call, self._answer, self._rest = call, answer, rest
+        self._chunks = self._generate(first)
+
+    def headers(self) -> dict[str, str]:
+        """Response headers known before the first byte."""
+        return {**self._call.headers(), **self._answer.headers()}
+
+    def __aiter__(self) -> OpenAnswer:
+        return self
+
+    async def __anext__(self) -> ModelResponseStream:
+        return await anext(self._chunks)
+
+    async def aclose(self) -> None:
+        """Close the call to the service."""
+        await self._chunks.aclose()
+        await self._rest.aclose()
+
+    async def _generate(self, first: list[Event]) -> AsyncGenerator[ModelResponseStream, None]:
+        with self._call.translating():
+            async with aclosing(self._rest) as rest:
+                for event in first:
+                    if (chunk := self._answer.chunk(event)) is not None:
+                        yield chunk
+                async for event in rest:
+                    if (chunk := self._answer.chunk(event)) is not None:
+                        yield chunk
+
+
+class _Call:
+    """One call of the handler, read."""
+
+    def __init__(self, handler: KimiLLM, kwargs: dict[str, Any]) -> None:
+        self.model: str = kwargs["model"]
+        self._handler = handler
+        self._ignored: tuple[str, ...] = ()
+        with self.translating():
+            self.inbound = inbound.read(
+                model=self.model,
+                messages=kwargs.get("messages") or (),
+                optional_params=kwargs.get("optional_params") or {},
+                litellm_params=kwargs.get("litellm_params"),
+                timeout=kwargs.get("timeout"),
+                api_key=kwargs.get("api_key"),
+            )
+        self._ignored = self.inbound.ignored
+
+    @contextmanager
+    def translating(self) -> Iterator[None]:
+        """The boundary: our errors become LiteLLM's, in the language of the settings. A defect of ours becomes a plain
+        500 and a log entry; left alone, LiteLLM would send the traceback to the caller.
+        """
+        try:
+            yield
+        except KimiError as exc:
+            failure = exc
+        except Exception as exc:  # the boundary, see above
+            log.error("kimi-provider failed on %s", self.model, exc_info=exc)
+            failure = KimiError(f"kimi-provider has a defect ({type(exc).__name__}); its log has the details")
+        else:
+            return
+        raise to_litellm(failure, model=self.model, language=self._handler.language) from None
+
+    def headers(self) -> dict[str, str]:
+        return {"x-kimi-ignored": ",".join(self._ignored)} if self._ignored else {}
+
+    def events(self) -> AsyncGenerator[Event, None]:
+        engine = self._handler.engine()
+        if self.inbound.health_check:
+            return _proof(engine, self.inbound.request.credential, self.model)
+        return engine.chat(self.inbound.request)
+
+
+async def _proof(engine: KimiEngine, credential: str | None, model: str) -> AsyncGenerator[Event, None]:
+    """A health check is answered from a token check: no prompt, no chat in the account."""
+    engine.upstream.resolve(model)
+    await engine.check(credential)
+    yield TextDelta("ok")
+    yield Usage(prompt_tokens=1, completion_tokens=1)
+    yield Finished()
+
+
+class KimiLLM(CustomLLM):  # type: ignore[misc]  # litellm is not followed by mypy
+    """LiteLLM's custom provider `kimi`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._engine: KimiEngine | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def language(self) -> Any:
+        """Of error texts."""
+        return self._engine.settings.kimi_lang if self._engine is not None else "en"
+
+    def engine(self) -> KimiEngine:
+        """The process's engine, made on first use. Raises BadRequest when a setting can't be used."""
+        with self._lock:
+            if self._engine is None:
+                try:
+                    self._engine = KimiEngine.from_environment()
+                except SettingsError as exc:
+                    raise BadRequest(f"kimi-provider is not set up: {exc}", cure="") from None
+            return self._engine
+
+    # --- async ---------------------------------------------------------------------------------------------
+
+    async def open(self, kwargs: dict[str, Any]) -> OpenAnswer:
+        """Start a streamed answer and wait for its first event. Raises LiteLLM exceptions."""
+        call = _Call(self, kwargs)
+        answer = outbound.Answer(model=call.model)
+        first: list[Event] = []
+        with call.translating():
+            events = call.events()
+            try:
+                async for event in events:
+                    first.append(event)
+                    if not isinstance(event, Notice):
+                        break
+            except BaseException:
+                await events.aclose()
+                raise
+        answer.notices.extend(event for event in first if isinstance(event, Notice))
+        return OpenAnswer(call, answer, first, events)
+
+    async def acompletion(self, *args: Any, **kwargs: Any) -> ModelResponse:
+        """One whole answer."""
+        call = _Call(self, kwargs)
+        answer = outbound.Answer(model=call.model)
+        with call.translating():
+            async with aclosing(call.events()) as events:
+                response = await outbound.collect(events, answer)
+        outbound.attach_headers(response, {**call.headers(), **answer.headers()})
+        return response
+
+    async def astreaming(self, *args: Any, **kwargs: Any) -> AsyncGenerator[ModelResponseStream, None]:
+        """The fallback of `compat`: errors before the first event then come as stream errors."""
+        async with aclosing(await self.open(kwargs)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    # --- sync ----------------------------------------------------------------------------------------------
+
+    def completion(self, *args: Any, **kwargs: Any) -> ModelResponse:
+        """As `acompletion`, from a thread without a loop."""
+        return background().submit(self.acompletion(**kwargs)).result()
+
+    def streaming(self, *args: Any, **kwargs: Any) -> Iterator[ModelResponseStream]:
+        """As `open`, from a thread without a loop; the first event is awaited here."""
+        return _pulled(background().submit(self.open(kwargs)).result())
+
+
+def _pulled(chunks: OpenAnswer) -> Iterator[ModelResponseStream]:
+    loop = background()
+
+    async def pull() -> ModelResponseStream | None:
+        return await anext(chunks, None)
+
+    try:
+        while (chunk := loop.submit(pull()).result()) is not None:
+            yield chunk
+    finally:
+        loop.submit(chunks.aclose()).result()

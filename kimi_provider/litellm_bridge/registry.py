@@ -1,0 +1,40 @@
+"""Our models in LiteLLM's table: window, abilities, and a price of nothing.
+
+Names come from `upstream.yaml`; what is registered here is what `/v1/models`, `/model/info` and LiteLLM's context
+checks show.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import litellm
+
+from ..settings import Settings, SettingsError
+from ..upstream import ModelSpec, Upstream
+
+
+def register_models(provider: str) -> None:
+    """Register every model and alias. A broken overlay is reported by the first call, not by the import."""
+    try:
+        upstream = Upstream.load(Settings.load().kimi_upstream_file)
+    except SettingsError:
+        upstream = Upstream.load()
+    rows = dict(upstream.models)
+    rows.update({alias: upstream.models[name] for alias, name in upstream.aliases.items()})
+    litellm.register_model({f"{provider}/{name}": _row(provider, spec) for name, spec in rows.items()})
+
+
+def _row(provider: str, spec: ModelSpec) -> dict[str, Any]:
+    return {
+        "litellm_provider": provider,
+        "mode": "chat",
+        "max_tokens": spec.context_tokens,
+        "max_input_tokens": spec.context_tokens,
+        "max_output_tokens": spec.context_tokens,
+        "supports_reasoning": True,
+        "supports_system_messages": True,
+        "supports_web_search": True,
+        "supports_vision": False,
+        "supports_function_calling": False,
+    }
