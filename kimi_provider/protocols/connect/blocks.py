@@ -14,6 +14,7 @@ import orjson
 
 from ...events import NativeTool
 
+Channel = Literal["text", "thinking", "tool"]
 ToolState = Literal["started", "running", "done", "failed"]
 
 _STATES: Final[dict[str, ToolState]] = {
@@ -35,7 +36,7 @@ class GrownText:
     __slots__ = ("_ahead", "_kept_chars", "pieces", "replaced")
 
     def __init__(self) -> None:
-        #: The text in pieces. Appending here directly is allowed while `straight`: the hot path does.
+        #: The text in pieces, always this list. Appending to it directly is allowed while `straight`.
         self.pieces: list[str] = []
         #: How often a text was replaced by something else.
         self.replaced = 0
@@ -67,48 +68,63 @@ class GrownText:
         if len(text) < len(ahead) and ahead.startswith(text):
             self._ahead, self._kept_chars = ahead, len(text)
             return ""
-        self._ahead, self.pieces = None, [text]
+        self._ahead, self.pieces[:] = None, (text,)
         if text.startswith(ahead):
             return text[len(ahead) :]
         self.replaced += 1
         return ""
 
 
-class TextBlock:
-    """A block of text or thinking: `kind` is its payload key, `text` or `think`."""
+class Block:
+    """What an append to a block looks like on the wire, so that the decoder can take it without detours.
 
-    __slots__ = ("block_id", "grown", "kind", "mask", "owner", "started", "thinking")
+    It is `{"id": block_id, kind: {leaf: piece}}` under `mask`, in message `owner`, and may go straight to `pieces`.
+    """
 
-    def __init__(self, owner: str, block_id: str, kind: str) -> None:
+    __slots__ = ("block_id", "channel", "kind", "leaf", "mask", "owner", "pieces")
+
+    def __init__(self, owner: str, block_id: str, kind: str, leaf: str, pieces: list[str]) -> None:
+        #: Where its text goes.
+        self.channel: Channel = "thinking" if kind == "think" else "text"
         self.owner = owner
         self.block_id = block_id
         self.kind = kind
-        #: The mask of an append to it.
-        self.mask = f"block.{kind}.content"
+        self.leaf = leaf
+        self.mask = f"block.{kind}.{leaf}"
+        self.pieces = pieces
+
+
+class TextBlock(Block):
+    """A block of text or thinking: `kind` is `text` or `think`."""
+
+    __slots__ = ("grown", "started")
+
+    def __init__(self, owner: str, block_id: str, kind: str) -> None:
         self.grown = GrownText()
-        self.thinking = kind == "think"
+        super().__init__(owner, block_id, kind, "content", self.grown.pieces)
         #: Whether anything was handed out.
         self.started = False
 
     def apply(self, payload: Mapping[str, Any], *, append: bool, emptied: bool) -> str:
         """Take `{content, flags}`; returns what the text has grown by. `emptied`: a missing content is an empty one."""
         if (flags := payload.get("flags")) is not None:
-            self.thinking = _says_thinking(flags)
+            self.channel = "thinking" if _says_thinking(flags) else "text"
         content = payload.get("content")
         if isinstance(content, str):
             return self.grown.append(content) if append else self.grown.replace(content)
         return self.grown.replace("") if emptied and content is None and not append else ""
 
 
-class ToolBlock:
+class ToolBlock(Block):
     """A tool that runs inside the service; its answer is folded into the text."""
 
-    __slots__ = ("_call_id", "_failed", "_name", "_output", "_pieces", "_state")
+    __slots__ = ("_call_id", "_failed", "_name", "_output", "_state")
 
-    def __init__(self) -> None:
+    def __init__(self, owner: str, block_id: str) -> None:
+        super().__init__(owner, block_id, "tool", "args", [])
+        self.channel = "tool"
         self._call_id = ""
         self._name = ""
-        self._pieces: list[str] = []
         self._output: list[str] = []
         self._failed = False
         self._state: ToolState | None = None
@@ -128,8 +144,8 @@ class ToolBlock:
             self._call_id = call_id
         if isinstance(arguments, str):
             if not append:
-                self._pieces.clear()
-            self._pieces.append(arguments)
+                self.pieces.clear()
+            self.pieces.append(arguments)
         contents = payload.get("contents")
         if isinstance(contents, list):
             texts = [text for c in contents if isinstance(c, dict) and isinstance(text := c.get("text"), str)]
@@ -151,7 +167,7 @@ class ToolBlock:
     @property
     def arguments(self) -> str:
         """The arguments so far, JSON text that may be incomplete."""
-        return "".join(self._pieces)
+        return "".join(self.pieces)
 
     def queries(self) -> list[str]:
         """The words of a search call, when its arguments are complete."""

@@ -9,6 +9,7 @@ resolves, for it is also how code and lists are written. `n` counts sources in t
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from ...events import Citation, Event, Source, TextDelta
 from ...upstream import Citations
@@ -30,6 +31,20 @@ _UNCLOSED_REF = re.compile(rf"{_REF}(?::~:\S*)?|[\x21-\x7e]+")
 _Mark = tuple[str, list[Source], int]
 
 
+@lru_cache(maxsize=8)
+def _patterns(signs: Citations) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
+    """Anything that may begin a mark or has to go; a separator; where a mark ends: at its end sign, or unfinished
+    before a line break or the next mark.
+    """
+    start, separator, end = (re.escape("".join(kind)) for kind in (signs.start, signs.separator, signs.end))
+    dropped = f"{re.escape(signs.drop_from)}-{re.escape(signs.drop_to)}"
+    return (
+        re.compile(rf"[\[{start}{separator}{end}{dropped}]"),
+        re.compile(f"[{separator}]"),
+        re.compile(rf"[{start}{end}\n]"),
+    )
+
+
 class CitationResolver:
     """Marks of one answer; give it the answer's text in order."""
 
@@ -38,21 +53,16 @@ class CitationResolver:
         self._hold_chars = signs.hold_chars
         self._start = frozenset(signs.start)
         self._end = frozenset(signs.end)
-        every = "".join((*signs.start, *signs.separator, *signs.end))
-        dropped = f"{re.escape(signs.drop_from)}-{re.escape(signs.drop_to)}"
-        self._special = re.compile(rf"[\[{re.escape(every)}{dropped}]")
-        self._separator = re.compile(f"[{re.escape(''.join(signs.separator))}]")
-        # A mark ends at its end sign, or unfinished before a line break or the next mark.
-        self._closing = re.compile(rf"[{re.escape(''.join((*signs.end, *signs.start)))}\n]")
+        self._special, self._separator, self._closing = _patterns(signs)
         self._numbers: dict[str, int] = {}
         self._held = ""
 
     def is_plain(self, text: str) -> bool:
         """Whether `text` may go out as it is: nothing is held back and no sign is in it. Costs next to nothing."""
-        if self._held:
-            return False
         # The signs are never ASCII (checked by `upstream.Citations`).
-        return "[" not in text if text.isascii() else not self._special.search(text)
+        if text.isascii():
+            return "[" not in text and not self._held
+        return not self._held and not self._special.search(text)
 
     def feed(self, text: str) -> list[Event]:
         """Text deltas, each mark's `[n]` at the end of one and its `Citation` right behind it."""

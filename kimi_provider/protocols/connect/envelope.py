@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from ...errors import ProtocolError
@@ -43,11 +43,19 @@ class EnvelopeDecoder:
         """Bytes of a frame that is not complete; above zero on close means a truncated stream."""
         return len(self._pending)
 
-    def feed(self, chunk: bytes) -> Iterator[tuple[int, bytes]]:
+    def feed(self, chunk: bytes) -> Iterable[tuple[int, bytes]]:
         """Frames that `chunk` completes; exhaust it before the next call. The compression bit is gone from the flags.
 
         Raises ProtocolError at the frame that breaks the rules, after those before it were handed out.
         """
+        # One whole message in a chunk is the rule while an answer is being written: worth not starting a generator.
+        if not self._pending and _HEAD.size < len(chunk) <= self._max_frame_bytes:
+            flags, size = _HEAD.unpack_from(chunk)
+            if flags == MESSAGE and size == len(chunk) - _HEAD.size:
+                return ((MESSAGE, chunk[_HEAD.size :]),)
+        return self._cut(chunk)
+
+    def _cut(self, chunk: bytes) -> Iterator[tuple[int, bytes]]:
         if self._pending:
             # Wait until the frame is whole: joining on every chunk would be quadratic.
             self._pending += chunk

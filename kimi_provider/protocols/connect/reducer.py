@@ -13,22 +13,20 @@ into an answer.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import orjson
 
 from ...errors import ContentFiltered, KimiError, ProtocolError, UpstreamError
-from ...events import ChatOpened, Event, Finished, Notice, TextDelta, ThinkingDelta
+from ...events import ChatOpened, Event, Finished, Notice
 from ...upstream import Upstream
 from ..failures import from_wire, shown
 from .answer import Answer
-from .blocks import TextBlock
+from .blocks import Block
 from .envelope import END_STREAM, EnvelopeDecoder
 
 log: Final = logging.getLogger(__name__)
-
-_CONTENT: Final = frozenset(("chat", "message", "block", "notification", "exception", "error", "done"))
 
 
 class ChatDecoder:
@@ -38,7 +36,8 @@ class ChatDecoder:
         self._upstream = upstream
         self._account = account
         self._frames = EnvelopeDecoder(upstream.connect.max_frame_bytes)
-        self._answer = Answer(upstream)
+        self._out: list[Event] = []
+        self._answer = Answer(upstream, self._out)
         self._assistants: set[str] = set()
         self._assistant = ""
         self._chat_id = ""
@@ -54,183 +53,160 @@ class ChatDecoder:
         self.skipped_frames = 0
         self.replayed_frames = 0
 
-    def feed(self, chunk: bytes) -> Iterator[Event]:
+    def feed(self, chunk: bytes) -> Iterable[Event]:
         """Events that `chunk` completes. Raises KimiError where the answer fails, after the events before it."""
-        frames = () if self.ended else self._frames.feed(chunk)
-        # The shortcut for most frames of an answer: an append to the block that took text last, which goes out as it
-        # came. It accepts exactly the frames for which `_frame` would do the same; neighbours leave as one event.
-        hot, owner, is_plain = self._hot(), self._assistant, self._answer.citations.is_plain
-        run: list[str] = []
+        if self.ended:
+            return ()
         try:
-            for flags, payload in frames:
+            self._decode(chunk)
+        except KimiError as failure:
+            return self._broken(failure)
+        return self._drained()
+
+    def close(self) -> Iterable[Event]:
+        """The connection ended. Raises ProtocolError unless the answer was complete (protocol C.4)."""
+        if self.ended:
+            return ()
+        try:
+            self._close()
+        except KimiError as failure:
+            return self._broken(failure)
+        return self._drained()
+
+    def _drained(self) -> list[Event]:
+        events = self._out.copy()
+        self._out.clear()
+        return events
+
+    def _broken(self, failure: KimiError) -> Iterator[Event]:
+        self.ended = True
+        yield from self._drained()
+        raise failure
+
+    def _decode(self, chunk: bytes) -> None:
+        loads, growing, citations = orjson.loads, self._answer.growing, self._answer.citations
+        run: list[str] = []
+        grower: Block | None = None
+        try:
+            for flags, payload in self._frames.feed(chunk):
                 if flags or not payload:
                     if run:
-                        yield self._joined(run)
-                    yield from self._control(flags, payload)
+                        self._grow(grower, run)
+                    self._control(flags, payload)
                     if self.ended:
                         return
                     continue
                 try:
-                    frame = orjson.loads(payload)
+                    frame = loads(payload)
                 except orjson.JSONDecodeError:
-                    self.skipped_frames += 1
-                    log.debug("a frame of %d bytes that is no JSON was skipped", len(payload))
+                    frame = None
+                # The shortcut for most frames of an answer: an append to a block that grows already, of a piece that
+                # goes out as it came. It takes only frames for which `_frame` would do the same, anything else in any
+                # place leads there; neighbours leave as one event.
+                simple = False
+                try:
+                    if frame.get("op") == "append" and (hot := growing.get(frame["mask"])) is not None:
+                        block, offset = frame["block"], frame["eventOffset"]
+                        part = block[hot.kind]
+                        piece = part[hot.leaf]
+                        simple = (
+                            block["id"] == hot.block_id
+                            and type(piece) is str
+                            and type(offset) is int
+                            and offset > self._last_offset
+                            and piece != ""
+                            and len(frame) == 4
+                            and len(part) == 1
+                            and (len(block) == 2 or (len(block) == 3 and block["messageId"] == hot.owner))
+                            and (hot.channel != "text" or citations.is_plain(piece))
+                        )
+                except (AttributeError, KeyError, TypeError):
+                    simple = False
+                if simple and hot is not None:
+                    self._last_offset = offset
+                    if grower is not hot:
+                        if run:
+                            self._grow(grower, run)
+                        grower = hot
+                    run.append(piece)
                     continue
-                if (
-                    hot is not None
-                    and type(frame) is dict
-                    and frame.get("mask") == hot.mask
-                    and frame.get("op") == "append"
-                    and type(block := frame.get("block")) is dict
-                    and block.get("id") == hot.block_id
-                    and type(part := block.get(hot.kind)) is dict
-                    and len(part) == 1
-                    and type(piece := part.get("content")) is str
-                    and piece
-                    and (len(block) == 2 or (len(block) == 3 and block.get("messageId") == owner))
-                    and (hot.thinking or is_plain(piece))
-                ):
-                    if len(frame) == 4 and type(offset := frame.get("eventOffset")) is int:
-                        if offset > self._last_offset:
-                            self._last_offset = offset
-                            self.content_frames += 1
-                            hot.grown.pieces.append(piece)
-                            run.append(piece)
-                            continue
-                    elif len(frame) == 3:
-                        self.content_frames += 1
-                        hot.grown.pieces.append(piece)
-                        run.append(piece)
-                        continue
                 if run:
-                    yield self._joined(run)
-                yield from self._frame(frame, len(payload))
+                    self._grow(grower, run)
+                self._frame(frame, len(payload))
                 if self.ended:
                     return
-                hot, owner = self._hot(), self._assistant
+        finally:
             if run:
-                yield self._joined(run)
-        except KimiError:
-            self.ended = True
-            if run:
-                yield self._joined(run)
-            raise
+                self._grow(grower, run)
 
-    def close(self) -> Iterator[Event]:
-        """The connection ended. Raises ProtocolError unless the answer was complete (protocol C.4)."""
-        if self.ended:
-            return
-        self.ended = True
-        yield from self._rest()
+    def _grow(self, block: Block | None, run: list[str]) -> None:
+        """Give `block` the pieces of `run`, which is empty afterwards."""
+        if block is not None:
+            self.content_frames += len(run)
+            block.pieces += run
+            if block.channel != "tool":
+                self._answer.say(run, thinking=block.channel == "thinking")
+            run.clear()
+
+    def _close(self) -> None:
+        self._rest()
         if not (self.done or self._completed):
             raise ProtocolError("The connection ended in the middle of the answer", account=self._account)
-        yield self._finished()
-
-    def _hot(self) -> TextBlock | None:
-        hot = self._answer.hot
-        return hot if hot is not None and hot.owner == self._assistant else None
-
-    def _joined(self, run: list[str]) -> Event:
-        """The run as one event; the run is empty afterwards."""
-        hot, text = self._answer.hot, "".join(run)
-        run.clear()
-        if hot is not None and hot.thinking:
-            return ThinkingDelta(text)
-        self._answer.text_sent = True
-        return TextDelta(text)
+        self._finish()
 
     # --- frames ---
 
-    def _control(self, flags: int, payload: bytes) -> Iterator[Event]:
+    def _control(self, flags: int, payload: bytes) -> None:
         """Empty frames, the end-of-stream frame, gRPC-web's trailer."""
         if flags & END_STREAM:
-            yield from self._trailer(payload)
+            self._trailer(payload)
         elif payload and isinstance(trailer := _parsed(payload), dict) and (error := trailer.get("error")):
             # A gRPC-web trailer says nothing to us unless it carries an error (protocol C.4).
-            yield from self._fail(from_wire(error, upstream=self._upstream, account=self._account))
+            self._fail_with(error)
 
-    def _trailer(self, payload: bytes) -> Iterator[Event]:
+    def _trailer(self, payload: bytes) -> None:
         if not payload:
-            yield from self.close()
+            # It says nothing: no more than a closed connection.
+            self._close()
             return
         trailer = _parsed(payload)
         if not isinstance(trailer, dict):
             raise ProtocolError("The answer's last frame can't be read", account=self._account)
-        yield from self._rest()
+        self._rest()
         error = trailer.get("error")
         # An empty error is success in one client and failure in another (protocol C.4): the answer decides.
         if error or (error is not None and not (self._completed or self._answer.text_sent)):
-            yield from self._fail(from_wire(error, upstream=self._upstream, account=self._account))
-            return
-        self.ended = True
-        yield self._finished()
+            self._fail_with(error)
+        else:
+            self._finish()
 
-    def _frame(self, frame: object, size: int) -> Iterator[Event]:
+    def _frame(self, frame: object, size: int) -> None:
         if not isinstance(frame, dict):
             self.skipped_frames += 1
+            log.debug("a frame of %d bytes that is no JSON object was skipped", size)
             return
-        if not _CONTENT.isdisjoint(frame):
-            self.content_frames += 1
         replayed = False
         if type(offset := frame.get("eventOffset")) is int:
             replayed = offset <= self._last_offset
             self._last_offset = max(offset, self._last_offset)
-        if (exception := frame.get("exception")) is not None:
-            yield from self._exception(exception)
-        elif error := frame.get("error"):
-            yield from self._fail(from_wire(error, upstream=self._upstream, account=self._account))
-        elif isinstance(block := frame.get("block"), dict):
-            append, mask = frame.get("op") == "append", frame.get("mask")
-            mask = mask if isinstance(mask, str) else ""
-            if (exception := block.get("exception")) is not None:
-                yield from self._exception(exception)
-            elif replayed:
-                self.replayed_frames += 1
-            else:
-                yield from self._block(block, append=append, mask=mask, size=size)
-        elif isinstance(message := frame.get("message"), dict):
-            yield from self._message(message, replayed=replayed)
-        elif isinstance(chat := frame.get("chat"), dict):
-            chat_id = chat.get("id")
-            if isinstance(chat_id, str) and chat_id and chat_id != self._chat_id:
-                self._chat_id = chat_id
-                yield ChatOpened(chat_id=chat_id)
-        elif isinstance(notification := frame.get("notification"), dict):
-            yield from self._notice(notification)
-        elif isinstance(done := frame.get("done"), dict) or done is True:
-            self.done = True
+        for name, payload in frame.items():
+            if (take := _TAKERS.get(name)) is not None and payload is not None:
+                self.content_frames += 1
+                take(self, payload, frame, size, replayed)
+                if self.ended:
+                    return
 
-    def _message(self, message: Mapping[str, Any], *, replayed: bool) -> Iterator[Event]:
-        """Follow the assistant's message; those of others only tell that they are not it (protocol C.5)."""
-        message_id, role = message.get("id"), message.get("role")
-        if not isinstance(message_id, str) or not message_id:
-            message_id = self._assistant
-        if isinstance(role, str) and role.lower().endswith("assistant") and message_id not in self._assistants:
-            self._assistants.add(message_id)
-            self._assistant = message_id
-            self._completed = False
-            if message_id:
-                yield ChatOpened(message_id=message_id)
-            yield from self._early_blocks(message_id)
-        if message_id not in self._assistants:
+    def _take_block(self, block: object, frame: Mapping[str, Any], size: int, replayed: bool) -> None:
+        if not isinstance(block, dict):
             return
-        status, refs, blocks = message.get("status"), message.get("refs"), message.get("blocks")
-        if message_id == self._assistant and isinstance(status, str):
-            self._completed = self._completed or status in self._upstream.connect.completed_statuses
+        if (exception := block.get("exception")) is not None:
+            self._take_exception(exception)
+            return
         if replayed:
             self.replayed_frames += 1
             return
-        if isinstance(refs, dict):
-            yield from self._answer.take_refs(refs)
-        # A message that brings its blocks along (a snapshot) counts as setting them.
-        for block in blocks if isinstance(blocks, list) else ():
-            if isinstance(block, dict) and (exception := block.get("exception")) is not None:
-                yield from self._exception(exception)
-                return
-            if isinstance(block, dict):
-                yield from self._answer.take(message_id, block, append=False, mask="")
-
-    def _block(self, block: dict[str, Any], *, append: bool, mask: str, size: int) -> Iterator[Event]:
+        mask = frame.get("mask")
+        append, mask = frame.get("op") == "append", mask if isinstance(mask, str) else ""
         if not self._assistants:
             self._early_bytes += size
             if self._early_bytes > self._upstream.connect.max_frame_bytes:
@@ -239,51 +215,113 @@ class ChatDecoder:
             return
         owner = _owner(block) or self._assistant
         if owner in self._assistants:
-            yield from self._answer.take(owner, block, append=append, mask=mask)
+            self._answer.take(owner, block, append=append, mask=mask)
 
-    def _early_blocks(self, message_id: str) -> Iterator[Event]:
-        """Blocks from before the assistant was known: they are its own only if they name it."""
-        early, self._early = self._early, []
-        for block, append, mask in early:
-            if _owner(block) == message_id != "":
-                yield from self._answer.take(message_id, block, append=append, mask=mask)
+    def _take_message(self, message: object, frame: Mapping[str, Any], size: int, replayed: bool) -> None:
+        """Follow the assistant's message; those of others only tell that they are not it (protocol C.5)."""
+        if not isinstance(message, dict):
+            return
+        message_id, role = message.get("id"), message.get("role")
+        if not isinstance(message_id, str) or not message_id:
+            message_id = self._assistant
+        if isinstance(role, str) and role.lower().endswith("assistant") and message_id not in self._assistants:
+            self._open(message_id)
+        if message_id not in self._assistants:
+            return
+        status, refs, blocks = message.get("status"), message.get("refs"), message.get("blocks")
+        if isinstance(status, str) and message_id == self._assistant:
+            self._completed = self._completed or status in self._upstream.connect.completed_statuses
+        if replayed:
+            self.replayed_frames += 1
+            return
+        if isinstance(refs, dict):
+            self._answer.take_refs(refs)
+        # A message that brings its blocks along (a snapshot) sets them.
+        for block in blocks if isinstance(blocks, list) else ():
+            if not self.ended:
+                self._take_block({**block, "messageId": message_id} if isinstance(block, dict) else None, {}, 0, False)
 
-    def _notice(self, notification: Mapping[str, Any]) -> Iterator[Event]:
+    def _open(self, message_id: str) -> None:
+        """The assistant's message is known from here on."""
+        self._assistants.add(message_id)
+        self._assistant = message_id
+        self._completed = False
+        self._answer.turn_to(message_id)
+        if message_id:
+            self._out.append(ChatOpened(message_id=message_id))
+        # Blocks from before are its own only if they name it.
+        for block, append, mask in self._early:
+            if message_id and _owner(block) == message_id:
+                self._answer.take(message_id, block, append=append, mask=mask)
+        self._early.clear()
+
+    def _take_chat(self, chat: object, frame: Mapping[str, Any], size: int, replayed: bool) -> None:
+        chat_id = chat.get("id") if isinstance(chat, dict) else None
+        if isinstance(chat_id, str) and chat_id and chat_id != self._chat_id:
+            self._chat_id = chat_id
+            self._out.append(ChatOpened(chat_id=chat_id))
+
+    def _take_notification(self, notification: object, frame: Mapping[str, Any], size: int, replayed: bool) -> None:
+        if not isinstance(notification, dict):
+            return
         codes = self._upstream.connect.notices
         names = [name for key in ("type", "source") if isinstance(name := notification.get(key), str)]
         code = next((codes[name] for name in names if name in codes), "unknown")
         message = shown(notification.get("message"))
         if code == ContentFiltered.code:
-            yield from self._fail(ContentFiltered(f"Kimi withdrew this answer: {message}", account=self._account))
+            self._fail(ContentFiltered(f"Kimi withdrew or refused this answer: {message}", account=self._account))
         else:
-            yield Notice(code=code, message=message)
+            self._out.append(Notice(code=code, message=message))
+
+    def _take_exception(self, exception: object, *_: object) -> None:
+        """`{error: {reason, ...}}`, or the reason without the wrapping."""
+        inner = exception.get("error") if isinstance(exception, dict) else None
+        self._fail_with(inner if isinstance(inner, dict) else exception)
+
+    def _take_error(self, error: object, *_: object) -> None:
+        if error:
+            self._fail_with(error)
+
+    def _take_done(self, done: object, *_: object) -> None:
+        self.done = self.done or isinstance(done, dict) or done is True
 
     # --- endings ---
 
-    def _exception(self, exception: object) -> Iterator[Event]:
-        inner = exception.get("error") if isinstance(exception, dict) else None
-        error = inner if isinstance(inner, dict) else exception
-        yield from self._fail(from_wire(error, upstream=self._upstream, account=self._account))
+    def _fail_with(self, error: object) -> None:
+        self._fail(from_wire(error, upstream=self._upstream, account=self._account))
 
-    def _fail(self, failure: KimiError) -> Iterator[Event]:
+    def _fail(self, failure: KimiError) -> None:
         """Raise `failure`; an answer that is withdrawn after its text went out ends as filtered (protocol C.11)."""
         if not (isinstance(failure, ContentFiltered) and self._answer.text_sent):
             raise failure
         self.ended = True
-        yield Finished(reason="content_filter")
+        self._out.append(Finished(reason="content_filter"))
 
-    def _rest(self) -> Iterator[Event]:
-        """What waited for more. With no assistant in the whole stream, its blocks are the answer (frames 27-34)."""
+    def _rest(self) -> None:
+        """Hand out what waited for more. With no assistant in the whole stream, the blocks are the answer."""
         if not self._assistants:
             for block, append, mask in self._early:
-                yield from self._answer.take("", block, append=append, mask=mask)
-        yield from self._answer.flush()
+                self._answer.take("", block, append=append, mask=mask)
+        self._answer.flush()
 
-    def _finished(self) -> Finished:
+    def _finish(self) -> None:
         answer = self._answer
         if not (answer.text_sent or answer.thinking_sent or answer.tool_seen):
             raise UpstreamError("Kimi ended the answer without saying anything", account=self._account)
-        return Finished()
+        self.ended = True
+        self._out.append(Finished())
+
+
+#: What a frame may carry. A heartbeat is no content, and what is unknown may be a new kind of heartbeat.
+_TAKERS: Final[dict[str, Callable[[ChatDecoder, object, Mapping[str, Any], int, bool], None]]] = {
+    "block": ChatDecoder._take_block,
+    "message": ChatDecoder._take_message,
+    "chat": ChatDecoder._take_chat,
+    "notification": ChatDecoder._take_notification,
+    "exception": ChatDecoder._take_exception,
+    "error": ChatDecoder._take_error,
+    "done": ChatDecoder._take_done,
+}
 
 
 def _owner(block: Mapping[str, Any]) -> str:
