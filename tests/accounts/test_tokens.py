@@ -447,6 +447,33 @@ def test_a_pair_is_saved_before_it_is_used_and_kept_while_saving_fails(server: A
     assert len(server.asked) == 1
 
 
+def test_an_unsaved_pair_is_not_served_even_when_its_access_token_is_good(server: AuthServer) -> None:
+    class Down(MemoryTokenStore):
+        async def save(self, account_id: str, pair: TokenPair) -> None:
+            raise Unavailable("the account store can't be reached")
+
+    given = refresh()
+    server.gateway = Rotating(given)
+    account, keeper = account_of(server.url, refresh=given), keeper_for(server, store=Down())
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="account store"):
+            session(keeper, account)
+    assert len(server.asked) == 1
+
+
+def test_the_first_text_of_a_dead_account_does_not_revive_it(server: AuthServer) -> None:
+    given = refresh()
+    rotating = Rotating(given)
+    server.gateway = rotating
+    account, keeper = account_of(server.url, refresh=given), keeper_for(server)
+    token = session(keeper, account).access_token
+    rotating.valid = "taken over elsewhere"
+    with pytest.raises(CredentialError):
+        session(keeper, account, token)
+    assert not account.adopt(Credential.of(refresh=given))
+    assert account.dead is not None
+
+
 def test_after_a_restart_the_rotated_pair_is_used(server: AuthServer) -> None:
     given = refresh(iat=1_700_000_000)
     server.gateway, store = Rotating(given), MemoryTokenStore()
