@@ -9,7 +9,8 @@ Moonshot AI.
 from __future__ import annotations
 
 from .app import create_app
+from .server import SimulatorServer
 from .state import Simulator, SimulatorSettings
 from .tokens import SIMULATOR_CLAIM
 
-__all__ = ["SIMULATOR_CLAIM", "Simulator", "SimulatorSettings", "create_app"]
+__all__ = ["SIMULATOR_CLAIM", "Simulator", "SimulatorServer", "SimulatorSettings", "create_app"]

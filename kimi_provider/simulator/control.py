@@ -19,6 +19,14 @@ from .scenario import describe, look_up
 from .state import QueuedScenario, Simulator
 from .tokens import LEVEL_NUMBERS
 
+# Snake case as localStorage has it (protocol A.1); `kimi_auth` is the cookie's value.
+_SPELLED = {
+    "accessToken": "access_token",
+    "refreshToken": "refresh_token",
+    "kimiAuth": "kimi_auth",
+    "userId": "user_id",
+}
+
 _Action = Callable[[Simulator, dict[str, Any]], Any]
 
 
@@ -61,7 +69,7 @@ def login(simulator: Simulator, body: dict[str, Any]) -> dict[str, str]:
     user = body.get("user")
     if user is not None and not isinstance(user, str):
         raise ValueError("user must be a string")
-    return simulator.accounts.login(
+    tokens = simulator.accounts.login(
         user=user,
         kind=kind,  # type: ignore[arg-type]  # checked against the same words above
         region=_one_of(body, "region", ("overseas", "cn")),  # type: ignore[arg-type]
@@ -69,6 +77,7 @@ def login(simulator: Simulator, body: dict[str, Any]) -> dict[str, str]:
         access_ttl_s=_seconds(body, "expires_in", access_ttl_s),
         refresh_ttl_s=_seconds(body, "refresh_expires_in", settings.refresh_ttl_s),
     )
+    return {_SPELLED[name]: token for name, token in tokens.items()}
 
 
 def _reset(simulator: Simulator, body: dict[str, Any]) -> dict[str, Any]:
@@ -91,7 +100,7 @@ def _revoke(simulator: Simulator, body: dict[str, Any]) -> dict[str, Any]:
 
 def queue_scenario(simulator: Simulator, body: dict[str, Any]) -> dict[str, Any]:
     """Queue `name` with `params` for the next `times` chats (null: until reset); `name` null clears the queue."""
-    name, params, times = body.get("name"), body.get("params") or {}, body.get("times")
+    name, params, times = body.get("name"), body.get("params", {}), body.get("times")
     if name is None:
         simulator.queue.clear()
         return {}

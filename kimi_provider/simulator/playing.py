@@ -90,8 +90,6 @@ class ScriptResponse(Response):
     async def _perform(self, send: Send) -> Response | None:
         stream = self._stream
         for step in self._script:
-            if stream.stopped.is_set():
-                break
             match step:
                 case bytes():
                     await self._send(send, step)
@@ -104,6 +102,8 @@ class ScriptResponse(Response):
                     return None
                 case HttpAnswer():
                     return Response(step.body, step.status, dict(step.headers), step.media_type)
+            if stream.stopped.is_set():
+                break  # before the script thinks of a next step: what nobody waits for must not come into being
         if stream.reason in ("left", "reset"):
             return None
         if stream.reason == "cancelled":

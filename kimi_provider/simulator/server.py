@@ -84,9 +84,14 @@ class SimulatorServer:
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(STOP_TIMEOUT_S)
 
-    def login(self, **body: Any) -> dict[str, str]:
+    def wait(self) -> None:
+        """Block until the server ends."""
+        while self._thread.is_alive():
+            self._thread.join(1.0)  # in slices, so that Ctrl-C is heard everywhere
+
+    def login(self, user: str | None = None, **more: Any) -> dict[str, str]:
         """As `POST /_sim/login`."""
-        return self.call(control.login, self.state, body)
+        return self.call(control.login, self.state, {"user": user, **more})
 
     def reset(self) -> None:
         """As `POST /_sim/reset`."""

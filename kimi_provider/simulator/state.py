@@ -58,7 +58,7 @@ class SimulatorSettings:
             if name not in kinds:
                 raise ValueError(f"unknown setting {name!r}; known: {', '.join(kinds)}")
             wanted: type | tuple[type, ...] = type(kinds[name])
-            if wanted in (int, float):
+            if wanted is float:
                 wanted = (int, float)
             if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
                 raise ValueError(f"setting {name!r} can't be {value!r}")

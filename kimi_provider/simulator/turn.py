@@ -149,7 +149,8 @@ class Turn:
         """However the stream ended, the answer reads COMPLETED from now on (protocol C.5)."""
         if self._answer is not None:
             self._answer.status = COMPLETED
-            self.chat.status = "STATUS_COMPLETED"
+            if self.chat.status == "STATUS_GENERATING":
+                self.chat.status = "STATUS_COMPLETED"
 
     def earlier_prompts(self) -> list[str]:
         """What the user said before in this chat, oldest first."""
