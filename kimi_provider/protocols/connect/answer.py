@@ -129,10 +129,10 @@ class Answer:
         tool = self._tools.get((owner, block_id))
         if tool is None:
             tool = self._tools[owner, block_id] = ToolBlock(owner, block_id)
-        self.tool_seen = True
         self._note(tool, simple=True)
         queries: list[str] = []
         if (event := tool.apply(payload, append=append)) is not None:
+            self.tool_seen = True
             self._out.append(event)
             if tool.name in self._search_tool_names:
                 queries = tool.queries()

@@ -1,9 +1,8 @@
 """Frames of the Chat answer -> events (protocol C.4, C.5).
 
-Law: sans-I/O, any chunking, the same events after `events.merged` however the bytes are cut. Only the assistant's
-message speaks; the user echo is neither emitted nor searched. HTTP 200 and `done` prove nothing: the answer ends with
-the end-of-stream frame or the connection, and exactly one `Finished` is its last event, or a KimiError is raised. A
-JSON value of a wrong type counts as absent.
+Law: only the assistant's message speaks; the user echo is neither emitted nor searched. HTTP 200 and `done` prove
+nothing: the answer ends with the end-of-stream frame or the connection, and exactly one `Finished` is its last event,
+or a KimiError is raised. A JSON value of a wrong type counts as absent.
 
 Replays: a block or references whose `eventOffset` is not above the last one were seen before and are left out. Frames
 without a number always count, and so do endings and errors whatever their number: losing one would turn a failure
@@ -13,7 +12,7 @@ into an answer.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import orjson
@@ -23,28 +22,27 @@ from ...events import ChatOpened, Event, Finished, Notice
 from ...upstream import Upstream
 from ..failures import from_wire, shown
 from .answer import Answer
-from .blocks import Block
-from .envelope import END_STREAM, EnvelopeDecoder
+from .envelope import END_STREAM
 
 log: Final = logging.getLogger(__name__)
 
 
-class ChatDecoder:
-    """Implements `web.Decoder` for one answer; `account` goes into errors."""
+class FrameReducer:
+    """State of one answer; events go to `out`, in order. Methods raise KimiError where the answer fails."""
 
-    def __init__(self, upstream: Upstream, *, account: str | None = None) -> None:
+    def __init__(self, upstream: Upstream, account: str | None) -> None:
         self._upstream = upstream
         self._account = account
-        self._frames = EnvelopeDecoder(upstream.connect.max_frame_bytes)
-        self._out: list[Event] = []
-        self._answer = Answer(upstream, self._out)
+        self.out: list[Event] = []
+        self.answer = Answer(upstream, self.out)
         self._assistants: set[str] = set()
         self._assistant = ""
+        self._others: set[str] = set()
         self._chat_id = ""
         # Blocks that came before any message was known to be the assistant's.
         self._early: list[tuple[dict[str, Any], bool, str]] = []
         self._early_bytes = 0
-        self._last_offset = -1
+        self.last_offset = -1
         self._completed = False
         self.content_frames = 0
         self.done = False
@@ -53,110 +51,14 @@ class ChatDecoder:
         self.skipped_frames = 0
         self.replayed_frames = 0
 
-    def feed(self, chunk: bytes) -> Iterable[Event]:
-        """Events that `chunk` completes. Raises KimiError where the answer fails, after the events before it."""
-        if self.ended:
-            return ()
-        try:
-            self._decode(chunk)
-        except KimiError as failure:
-            return self._broken(failure)
-        return self._drained()
-
-    def close(self) -> Iterable[Event]:
-        """The connection ended. Raises ProtocolError unless the answer was complete (protocol C.4)."""
-        if self.ended:
-            return ()
-        try:
-            self._close()
-        except KimiError as failure:
-            return self._broken(failure)
-        return self._drained()
-
-    def _drained(self) -> list[Event]:
-        events = self._out.copy()
-        self._out.clear()
-        return events
-
-    def _broken(self, failure: KimiError) -> Iterator[Event]:
-        self.ended = True
-        yield from self._drained()
-        raise failure
-
-    def _decode(self, chunk: bytes) -> None:
-        loads, growing, citations = orjson.loads, self._answer.growing, self._answer.citations
-        run: list[str] = []
-        grower: Block | None = None
-        try:
-            for flags, payload in self._frames.feed(chunk):
-                if flags or not payload:
-                    if run:
-                        self._grow(grower, run)
-                    self._control(flags, payload)
-                    if self.ended:
-                        return
-                    continue
-                try:
-                    frame = loads(payload)
-                except orjson.JSONDecodeError:
-                    frame = None
-                # The shortcut for most frames of an answer: an append to a block that grows already, of a piece that
-                # goes out as it came. It takes only frames for which `_frame` would do the same, anything else in any
-                # place leads there; neighbours leave as one event.
-                simple = False
-                try:
-                    if frame.get("op") == "append" and (hot := growing.get(frame["mask"])) is not None:
-                        block, offset = frame["block"], frame["eventOffset"]
-                        part = block[hot.kind]
-                        piece = part[hot.leaf]
-                        simple = (
-                            block["id"] == hot.block_id
-                            and type(piece) is str
-                            and type(offset) is int
-                            and offset > self._last_offset
-                            and piece != ""
-                            and len(frame) == 4
-                            and len(part) == 1
-                            and (len(block) == 2 or (len(block) == 3 and block["messageId"] == hot.owner))
-                            and (hot.channel != "text" or citations.is_plain(piece))
-                        )
-                except (AttributeError, KeyError, TypeError):
-                    simple = False
-                if simple and hot is not None:
-                    self._last_offset = offset
-                    if grower is not hot:
-                        if run:
-                            self._grow(grower, run)
-                        grower = hot
-                    run.append(piece)
-                    continue
-                if run:
-                    self._grow(grower, run)
-                self._frame(frame, len(payload))
-                if self.ended:
-                    return
-        finally:
-            if run:
-                self._grow(grower, run)
-
-    def _grow(self, block: Block | None, run: list[str]) -> None:
-        """Give `block` the pieces of `run`, which is empty afterwards."""
-        if block is not None:
-            self.content_frames += len(run)
-            block.pieces += run
-            if block.channel != "tool":
-                self._answer.say(run, thinking=block.channel == "thinking")
-            run.clear()
-
-    def _close(self) -> None:
+    def take_close(self) -> None:
+        """The connection ended: success only if the answer was complete (protocol C.4)."""
         self._rest()
         if not (self.done or self._completed):
             raise ProtocolError("The connection ended in the middle of the answer", account=self._account)
         self._finish()
 
-    # --- frames ---
-
-    def _control(self, flags: int, payload: bytes) -> None:
+    def take_control(self, flags: int, payload: bytes) -> None:
         """Empty frames, the end-of-stream frame, gRPC-web's trailer."""
         if flags & END_STREAM:
             self._trailer(payload)
@@ -167,7 +69,7 @@ class ChatDecoder:
     def _trailer(self, payload: bytes) -> None:
         if not payload:
             # It says nothing: no more than a closed connection.
-            self._close()
+            self.take_close()
             return
         trailer = _parsed(payload)
         if not isinstance(trailer, dict):
@@ -175,20 +77,21 @@ class ChatDecoder:
         self._rest()
         error = trailer.get("error")
         # An empty error is success in one client and failure in another (protocol C.4): the answer decides.
-        if error or (error is not None and not (self._completed or self._answer.text_sent)):
+        if error or (error is not None and not (self._completed or self.answer.text_sent)):
             self._fail_with(error)
         else:
             self._finish()
 
-    def _frame(self, frame: object, size: int) -> None:
+    def take_frame(self, frame: object, size: int) -> None:
+        """A message of `size` bytes as JSON; None when it is none."""
         if not isinstance(frame, dict):
             self.skipped_frames += 1
             log.debug("a frame of %d bytes that is no JSON object was skipped", size)
             return
         replayed = False
         if type(offset := frame.get("eventOffset")) is int:
-            replayed = offset <= self._last_offset
-            self._last_offset = max(offset, self._last_offset)
+            replayed = offset <= self.last_offset
+            self.last_offset = max(offset, self.last_offset)
         for name, payload in frame.items():
             if (take := _TAKERS.get(name)) is not None and payload is not None:
                 self.content_frames += 1
@@ -215,7 +118,7 @@ class ChatDecoder:
             return
         owner = _owner(block) or self._assistant
         if owner in self._assistants:
-            self._answer.take(owner, block, append=append, mask=mask)
+            self.answer.take(owner, block, append=append, mask=mask)
 
     def _take_message(self, message: object, frame: Mapping[str, Any], size: int, replayed: bool) -> None:
         """Follow the assistant's message; those of others only tell that they are not it (protocol C.5)."""
@@ -224,8 +127,11 @@ class ChatDecoder:
         message_id, role = message.get("id"), message.get("role")
         if not isinstance(message_id, str) or not message_id:
             message_id = self._assistant
-        if isinstance(role, str) and role.lower().endswith("assistant") and message_id not in self._assistants:
-            self._open(message_id)
+        if isinstance(role, str) and message_id not in self._assistants:
+            if role.lower().endswith("assistant"):
+                self._open(message_id)
+            else:
+                self._others.add(message_id)
         if message_id not in self._assistants:
             return
         status, refs, blocks = message.get("status"), message.get("refs"), message.get("blocks")
@@ -235,7 +141,7 @@ class ChatDecoder:
             self.replayed_frames += 1
             return
         if isinstance(refs, dict):
-            self._answer.take_refs(refs)
+            self.answer.take_refs(refs)
         # A message that brings its blocks along (a snapshot) sets them.
         for block in blocks if isinstance(blocks, list) else ():
             if not self.ended:
@@ -246,20 +152,20 @@ class ChatDecoder:
         self._assistants.add(message_id)
         self._assistant = message_id
         self._completed = False
-        self._answer.turn_to(message_id)
+        self.answer.turn_to(message_id)
         if message_id:
-            self._out.append(ChatOpened(message_id=message_id))
+            self.out.append(ChatOpened(message_id=message_id))
         # Blocks from before are its own only if they name it.
         for block, append, mask in self._early:
             if message_id and _owner(block) == message_id:
-                self._answer.take(message_id, block, append=append, mask=mask)
+                self.answer.take(message_id, block, append=append, mask=mask)
         self._early.clear()
 
     def _take_chat(self, chat: object, frame: Mapping[str, Any], size: int, replayed: bool) -> None:
         chat_id = chat.get("id") if isinstance(chat, dict) else None
         if isinstance(chat_id, str) and chat_id and chat_id != self._chat_id:
             self._chat_id = chat_id
-            self._out.append(ChatOpened(chat_id=chat_id))
+            self.out.append(ChatOpened(chat_id=chat_id))
 
     def _take_notification(self, notification: object, frame: Mapping[str, Any], size: int, replayed: bool) -> None:
         if not isinstance(notification, dict):
@@ -271,7 +177,7 @@ class ChatDecoder:
         if code == ContentFiltered.code:
             self._fail(ContentFiltered(f"Kimi withdrew or refused this answer: {message}", account=self._account))
         else:
-            self._out.append(Notice(code=code, message=message))
+            self.out.append(Notice(code=code, message=message))
 
     def _take_exception(self, exception: object, *_: object) -> None:
         """`{error: {reason, ...}}`, or the reason without the wrapping."""
@@ -292,35 +198,35 @@ class ChatDecoder:
 
     def _fail(self, failure: KimiError) -> None:
         """Raise `failure`; an answer that is withdrawn after its text went out ends as filtered (protocol C.11)."""
-        if not (isinstance(failure, ContentFiltered) and self._answer.text_sent):
+        if not (isinstance(failure, ContentFiltered) and self.answer.text_sent):
             raise failure
         self.ended = True
-        self._out.append(Finished(reason="content_filter"))
+        self.out.append(Finished(reason="content_filter"))
 
     def _rest(self) -> None:
-        """Hand out what waited for more. With no assistant in the whole stream, the blocks are the answer."""
-        if not self._assistants:
-            for block, append, mask in self._early:
-                self._answer.take("", block, append=append, mask=mask)
-        self._answer.flush()
+        """Hand out what waited for more. With no assistant in the whole stream, blocks of nobody are the answer."""
+        for block, append, mask in self._early:
+            if (owner := _owner(block)) not in self._others:
+                self.answer.take(owner, block, append=append, mask=mask)
+        self.answer.flush()
 
     def _finish(self) -> None:
-        answer = self._answer
+        answer = self.answer
         if not (answer.text_sent or answer.thinking_sent or answer.tool_seen):
             raise UpstreamError("Kimi ended the answer without saying anything", account=self._account)
         self.ended = True
-        self._out.append(Finished())
+        self.out.append(Finished())
 
 
 #: What a frame may carry. A heartbeat is no content, and what is unknown may be a new kind of heartbeat.
-_TAKERS: Final[dict[str, Callable[[ChatDecoder, object, Mapping[str, Any], int, bool], None]]] = {
-    "block": ChatDecoder._take_block,
-    "message": ChatDecoder._take_message,
-    "chat": ChatDecoder._take_chat,
-    "notification": ChatDecoder._take_notification,
-    "exception": ChatDecoder._take_exception,
-    "error": ChatDecoder._take_error,
-    "done": ChatDecoder._take_done,
+_TAKERS: Final[dict[str, Callable[[FrameReducer, object, Mapping[str, Any], int, bool], None]]] = {
+    "block": FrameReducer._take_block,
+    "message": FrameReducer._take_message,
+    "chat": FrameReducer._take_chat,
+    "notification": FrameReducer._take_notification,
+    "exception": FrameReducer._take_exception,
+    "error": FrameReducer._take_error,
+    "done": FrameReducer._take_done,
 }
 
 

@@ -1,21 +1,24 @@
-"""The Chat request on the wire (protocol C.2).
+"""The Chat call as bytes: the request's envelope, the answer's decoder (protocol C.2, C.4).
 
-Law: one compact JSON object in one envelope; ids are left out when the chat is new, options the model's row does not
-have are not sent, every spelling comes from upstream.yaml. The answer's half is `reducer.ChatDecoder`.
+Law of the request: one compact JSON object in one envelope; ids are left out when the chat is new, options the model's
+row does not have are not sent. Law of the decoder: sans-I/O, any chunking, the same events after `events.merged`
+however the bytes are cut; it knows how an append looks, all the rest is `reducer.FrameReducer`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import orjson
 
+from ...errors import KimiError
+from ...events import Event
 from ...upstream import Upstream
 from .. import Turn
-from .envelope import encode
-from .reducer import ChatDecoder
-
-__all__ = ["ChatDecoder", "chat_body"]
+from .blocks import Block
+from .envelope import EnvelopeDecoder, encode
+from .reducer import FrameReducer
 
 
 def chat_body(turn: Turn, upstream: Upstream) -> bytes:
@@ -46,3 +49,107 @@ def chat_body(turn: Turn, upstream: Upstream) -> bytes:
     body["message"] = message
     body["options"] = options
     return encode(orjson.dumps(body))
+
+
+class ChatDecoder(FrameReducer):
+    """Implements `web.Decoder` for one answer; `account` goes into errors."""
+
+    def __init__(self, upstream: Upstream, *, account: str | None = None) -> None:
+        super().__init__(upstream, account)
+        self._frames = EnvelopeDecoder(upstream.connect.max_frame_bytes)
+
+    def feed(self, chunk: bytes) -> Iterable[Event]:
+        """Events that `chunk` completes. Raises KimiError where the answer fails, after the events before it."""
+        if self.ended:
+            return ()
+        try:
+            self._decode(chunk)
+        except KimiError as failure:
+            self.ended = True
+            return self._broken(failure)
+        return self._drained()
+
+    def close(self) -> Iterable[Event]:
+        """The connection ended. Raises ProtocolError unless the answer was complete (protocol C.4)."""
+        if self.ended:
+            return ()
+        try:
+            self.take_close()
+        except KimiError as failure:
+            self.ended = True
+            return self._broken(failure)
+        return self._drained()
+
+    def _drained(self) -> list[Event]:
+        events = self.out.copy()
+        self.out.clear()
+        return events
+
+    def _broken(self, failure: KimiError) -> Iterator[Event]:
+        yield from self._drained()
+        raise failure
+
+    def _decode(self, chunk: bytes) -> None:
+        loads, growing, citations = orjson.loads, self.answer.growing, self.answer.citations
+        run: list[str] = []
+        grower: Block | None = None
+        try:
+            for flags, payload in self._frames.feed(chunk):
+                if flags or not payload:
+                    if run:
+                        self._grow(grower, run)
+                    self.take_control(flags, payload)
+                    if self.ended:
+                        return
+                    continue
+                try:
+                    frame = loads(payload)
+                except orjson.JSONDecodeError:
+                    frame = None
+                # The shortcut for most frames of an answer: an append to a block that grows already, of a piece that
+                # goes out as it came. It takes only frames for which `_frame` would do the same, anything else in any
+                # place leads there; neighbours leave as one event.
+                simple = False
+                try:
+                    if frame.get("op") == "append" and (hot := growing.get(frame["mask"])) is not None:
+                        block, offset = frame["block"], frame["eventOffset"]
+                        part = block[hot.kind]
+                        piece = part[hot.leaf]
+                        simple = (
+                            block["id"] == hot.block_id
+                            and type(piece) is str
+                            and type(offset) is int
+                            and offset > self.last_offset
+                            and piece != ""
+                            and len(frame) == 4
+                            and len(part) == 1
+                            and (len(block) == 2 or (len(block) == 3 and block["messageId"] == hot.owner))
+                            and (hot.channel != "text" or citations.is_plain(piece))
+                        )
+                except (AttributeError, KeyError, TypeError):
+                    simple = False
+                if simple and hot is not None:
+                    self.last_offset = offset
+                    if grower is not hot:
+                        if run:
+                            self._grow(grower, run)
+                        grower = hot
+                    run.append(piece)
+                    continue
+                if run:
+                    self._grow(grower, run)
+                self.take_frame(frame, len(payload))
+                if self.ended:
+                    return
+        finally:
+            if run:
+                self._grow(grower, run)
+
+    def _grow(self, block: Block | None, run: list[str]) -> None:
+        """Give `block` the pieces of `run`, which is empty afterwards."""
+        if block is not None:
+            self.content_frames += len(run)
+            block.pieces += run
+            if block.channel != "tool":
+                self.answer.say(run, thinking=block.channel == "thinking")
+            run.clear()
