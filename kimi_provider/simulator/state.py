@@ -21,6 +21,8 @@ from .tokens import TokenMint
 
 KEPT_REQUESTS = 200
 NATURAL_PAUSE_S = 0.03
+# What JSON may give for a field, by its annotation.
+_KINDS: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float), "bool": bool, "list[str]": list}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -53,14 +55,11 @@ class SimulatorSettings:
 
     def changed(self, values: Mapping[str, Any]) -> SimulatorSettings:
         """A copy with new values. ValueError for an unknown name or a value of the wrong kind."""
-        kinds = {one.name: getattr(self, one.name) for one in fields(self)}
+        kinds = {one.name: _KINDS[str(one.type)] for one in fields(self)}
         for name, value in values.items():
             if name not in kinds:
                 raise ValueError(f"unknown setting {name!r}; known: {', '.join(kinds)}")
-            wanted: type | tuple[type, ...] = type(kinds[name])
-            if wanted is float:
-                wanted = (int, float)
-            if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+            if not isinstance(value, kinds[name]) or (isinstance(value, bool) and kinds[name] is not bool):
                 raise ValueError(f"setting {name!r} can't be {value!r}")
         return SimulatorSettings(**{**asdict(self), **values})
 
