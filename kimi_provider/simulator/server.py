@@ -7,6 +7,7 @@ what still streams; it never waits for a hanging scenario.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import sys
 import threading
@@ -53,7 +54,7 @@ class SimulatorServer:
     def __enter__(self) -> Self:
         """Bind, start, and wait until connections are accepted."""
         self._socket = bound(self._host, self._port)
-        self._server = _Server(_config(self.state, log_level=None), self._started)
+        self._server = _Server(_config(self.state), self._started)
         self._thread = threading.Thread(target=self._run, name="simulator", daemon=True)
         self._thread.start()
         if not self._ready.wait(STOP_TIMEOUT_S):
@@ -138,23 +139,30 @@ def run(simulator: Simulator, *, host: str, port: int, exit_with_parent: bool = 
         sys.stdout.write(f"simulator ready on http://{host}:{listening.getsockname()[1]}\n")
         sys.stdout.flush()
 
-    server = _Server(_config(simulator, log_level="critical"), tell)
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # aborted answers are meant
+    server = _Server(_config(simulator), tell)
     if exit_with_parent:
-        threading.Thread(target=_watch_parent, args=(server, simulator), daemon=True).start()
+        threading.Thread(target=_watch_parent, args=(server,), daemon=True).start()
     server.run(sockets=[listening])
 
 
-def _watch_parent(server: uvicorn.Server, simulator: Simulator) -> None:
+def _watch_parent(server: uvicorn.Server) -> None:
     while sys.stdin.buffer.read(4096):
         pass
     server.should_exit = server.force_exit = True
 
 
-def _config(simulator: Simulator, *, log_level: str | None) -> uvicorn.Config:
-    return uvicorn.Config(
+class _Config(uvicorn.Config):
+    """Leaves the process's loggers alone: in the demo they are another server's."""
+
+    def configure_logging(self) -> None:
+        pass
+
+
+def _config(simulator: Simulator) -> uvicorn.Config:
+    return _Config(
         create_app(simulator),
         log_config=None,
-        log_level=log_level,
         access_log=False,
         lifespan="off",
         ws="none",

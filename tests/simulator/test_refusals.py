@@ -226,6 +226,7 @@ def test_paywall(server: SimulatorServer, changes: dict[str, Any], level: str) -
         ("fast frames=many", "frames"),
         ("fast frames", "key=value"),
         ("split of=nothing", "nothing"),
+        ("quota carrier=pigeon", "trailer, http"),
     ],
 )
 def test_unknown_scenario_or_parameter(caller: Caller, scenario: str, hint: str) -> None:

@@ -270,6 +270,7 @@ TABLE = (
         description="the shape is unknown: carrier trailer, http or exception",
         play=_context_too_long,
         params={"carrier": "trailer", "reason": "REASON_CONTEXT_LENGTH_EXCEEDED"},
+        choices={"carrier": ("trailer", "http", "exception")},
     ),
     Scenario(
         name="violations", description="HTTP 400 naming a field (54)", play=_violations, params={"field": "chat_id"}

@@ -42,6 +42,8 @@ class Scenario:
     description: str
     play: Callable[[Turn, Params], Script]
     params: Mapping[str, Value] = field(default_factory=dict)
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The words a parameter may be, where not every word will do."""
 
     def checked(self, given: Mapping[str, object]) -> Params:
         """Defaults overlaid with what was given. ValueError names the parameter that doesn't fit."""
@@ -55,4 +57,7 @@ class Scenario:
                 values[name] = kind(str(value))
             except ValueError as error:
                 raise ValueError(f"parameter {name!r} of {self.name!r} can't be {value!r}") from error
+            if name in self.choices and values[name] not in self.choices[name]:
+                words = ", ".join(self.choices[name])
+                raise ValueError(f"parameter {name!r} of {self.name!r} must be one of {words}")
         return Params(values)
