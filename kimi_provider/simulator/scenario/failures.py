@@ -1,23 +1,19 @@
-"""Turns that fail with an error the service names: its three carriers (protocol C.11) and the frames 35 to 54.
+"""Turns that fail in ways of their own: exceptions inside a stream, overloads, refusals that end (protocol C.11).
 
-`carrier` says where an error travels: `trailer` (HTTP 200, the error ends the stream), `http` (a real status, no
-stream) or `exception` (a block inside a stream that ends well). `after` puts text before a trailer or exception. The
-shapes of moderation and of a context that is too long are inferred, so their reasons are parameters.
+Frames 35 to 40, 44 to 47 and 54. `after` puts text before the failure. The shapes of moderation and of a context that
+is too long are inferred, so their reasons are parameters.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from .. import envelopes, refusals
-from ..playing import HttpAnswer, Script
+from ..playing import Script
 from ..turn import Turn
-from .row import Params, Scenario, Value
+from . import named
+from .named import http_error
+from .row import Params, Scenario
 
 RETRACT = "SEVERITY_BLOCK_RETRACT"
 OVERLOADED = ("REASON_COMPLETION_OVERLOADED", "Busy right now, try again shortly.")
@@ -27,92 +23,6 @@ FREE_USER_OVERLOADED = "REASON_SERVER_OVERLOADED_FOR_FREE_USER"
 def exception(reason: str, text: str) -> dict[str, Any]:
     """The error inside an exception (frame 35)."""
     return {"error": {"reason": reason, "localizedMessage": {"locale": "en-US", "message": text}, "severity": RETRACT}}
-
-
-def http_error(error: Mapping[str, Any], **headers: str) -> HttpAnswer:
-    """Connect JSON with its status (frame 48)."""
-    return HttpAnswer(status=refusals.STATUS_OF_CODE[error["code"]], body=orjson.dumps(error), headers=headers)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Named:
-    """A row of errors that differ in words only."""
-
-    name: str
-    description: str
-    code: str
-    text: str
-    debug: dict[str, Any] | None = None
-    carrier: str = "trailer"
-
-
-_NAMED = (
-    _Named(name="concurrency", code="resource_exhausted", text="too many concurrent requests", description="frame 41"),
-    _Named(
-        name="quota",
-        code="resource_exhausted",
-        text="quota used up",
-        debug={"reason": "REASON_QUOTA_EXCEEDED"},
-        description="frame 42; the reason's name is inferred",
-    ),
-    _Named(
-        name="paywall",
-        code="resource_exhausted",
-        text="membership required",
-        debug={"paywall": {"minMembershipLevel": "LEVEL_BASIC"}},
-        description="frame 43",
-    ),
-    _Named(
-        name="auth_http",
-        code="unauthenticated",
-        text="invalid token",
-        carrier="http",
-        description="HTTP 401 (frame 48)",
-    ),
-    _Named(
-        name="auth_trailer",
-        code="unauthenticated",
-        text="token expired",
-        description="HTTP 200, then 401's trailer (49)",
-    ),
-    _Named(
-        name="protocol_error",
-        code="invalid_argument",
-        text="protocol error",
-        description="trailer as for bare JSON (53)",
-    ),
-    _Named(name="not_found", code="not_found", text="chat not found", description="the chat is gone"),
-    _Named(name="unavailable", code="unavailable", text="upstream unavailable", description="transient"),
-    _Named(name="deadline_exceeded", code="deadline_exceeded", text="deadline exceeded", description="transient"),
-    _Named(name="internal", code="internal", text="internal error", description="transient"),
-    _Named(name="unknown_error", code="unknown", text="unknown error", description="transient, code unknown"),
-    _Named(
-        name="permission_denied",
-        code="permission_denied",
-        text="not allowed",
-        carrier="http",
-        description="account or feature not allowed, HTTP 403",
-    ),
-    _Named(
-        name="account_abnormal",
-        code="permission_denied",
-        text="account abnormal",
-        debug={"reason": "auth.account_abnormal"},
-        carrier="http",
-        description="flagged account; the shape on Connect is inferred",
-    ),
-)
-
-
-def _play_named(row: _Named, turn: Turn, params: Params) -> Script:
-    error = refusals.connect_error(row.code, row.text, debug=row.debug)
-    if params.text("carrier") == "http":
-        yield http_error(error)
-        return
-    if params.text("after"):
-        yield from turn.opening()
-        yield turn.text(params.text("after"))
-    yield envelopes.trailer(error)
 
 
 def _fail_in_block(turn: Turn, reason: str, text: str, *, before: str, block_id: str) -> Script:
@@ -228,13 +138,8 @@ def _fail_as(turn: Turn, name: str) -> Script:
     yield from row.play(turn, row.checked({}))
 
 
-def _named_row(row: _Named) -> Scenario:
-    params: dict[str, Value] = {"carrier": row.carrier, "after": ""}
-    return Scenario(name=row.name, description=row.description, play=functools.partial(_play_named, row), params=params)
-
-
 TABLE = (
-    *(_named_row(row) for row in _NAMED),
+    *named.TABLE,
     Scenario(
         name="overloaded_after_text",
         description="exception block after some text, which is withdrawn (35-38)",

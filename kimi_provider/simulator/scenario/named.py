@@ -1,0 +1,118 @@
+"""Errors that differ in words only, one row each (protocol C.11; frames 41 to 43, 48, 49, 53).
+
+`carrier` says where the error travels: `trailer` (HTTP 200, the error ends the stream) or `http` (a real status, no
+stream). `after` puts an opening and text before a trailer.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from .. import envelopes, refusals
+from ..playing import HttpAnswer, Script
+from ..turn import Turn
+from .row import Params, Scenario
+
+
+def http_error(error: Mapping[str, Any], **headers: str) -> HttpAnswer:
+    """Connect JSON with its status (frame 48)."""
+    return HttpAnswer(status=refusals.STATUS_OF_CODE[error["code"]], body=orjson.dumps(error), headers=headers)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Named:
+    """A row of errors that differ in words only."""
+
+    name: str
+    description: str
+    code: str
+    text: str
+    debug: dict[str, Any] | None = None
+    carrier: str = "trailer"
+
+
+_NAMED = (
+    _Named(name="concurrency", code="resource_exhausted", text="too many concurrent requests", description="frame 41"),
+    _Named(
+        name="quota",
+        code="resource_exhausted",
+        text="quota used up",
+        debug={"reason": "REASON_QUOTA_EXCEEDED"},
+        description="frame 42; the reason's name is inferred",
+    ),
+    _Named(
+        name="paywall",
+        code="resource_exhausted",
+        text="membership required",
+        debug={"paywall": {"minMembershipLevel": "LEVEL_BASIC"}},
+        description="frame 43",
+    ),
+    _Named(
+        name="auth_http",
+        code="unauthenticated",
+        text="invalid token",
+        carrier="http",
+        description="HTTP 401 (frame 48)",
+    ),
+    _Named(
+        name="auth_trailer",
+        code="unauthenticated",
+        text="token expired",
+        description="HTTP 200, then 401's trailer (49)",
+    ),
+    _Named(
+        name="protocol_error",
+        code="invalid_argument",
+        text="protocol error",
+        description="trailer as for bare JSON (53)",
+    ),
+    _Named(name="not_found", code="not_found", text="chat not found", description="the chat is gone"),
+    _Named(name="unavailable", code="unavailable", text="upstream unavailable", description="transient"),
+    _Named(name="deadline_exceeded", code="deadline_exceeded", text="deadline exceeded", description="transient"),
+    _Named(name="internal", code="internal", text="internal error", description="transient"),
+    _Named(name="unknown_error", code="unknown", text="unknown error", description="transient, code unknown"),
+    _Named(
+        name="permission_denied",
+        code="permission_denied",
+        text="not allowed",
+        carrier="http",
+        description="account or feature not allowed, HTTP 403",
+    ),
+    _Named(
+        name="account_abnormal",
+        code="permission_denied",
+        text="account abnormal",
+        debug={"reason": "auth.account_abnormal"},
+        carrier="http",
+        description="flagged account; the shape on Connect is inferred",
+    ),
+)
+
+
+def _play_named(row: _Named, turn: Turn, params: Params) -> Script:
+    error = refusals.connect_error(row.code, row.text, debug=row.debug)
+    if params.text("carrier") == "http":
+        yield http_error(error)
+        return
+    if params.text("after"):
+        yield from turn.opening()
+        yield turn.text(params.text("after"))
+    yield envelopes.trailer(error)
+
+
+def _row(row: _Named) -> Scenario:
+    return Scenario(
+        name=row.name,
+        description=row.description,
+        play=functools.partial(_play_named, row),
+        params={"carrier": row.carrier, "after": ""},
+        choices={"carrier": ("trailer", "http")},
+    )
+
+
+TABLE = tuple(_row(row) for row in _NAMED)
