@@ -6,9 +6,10 @@ that waits for the same account. Equal accounts take turns.
 
 What an account met is remembered. Quota and rate limits are obeyed to the second, even when it is the only account:
 asking earlier can only make it worse. Overload, unavailability, foreign streams and refused permissions merely make
-others preferable: a lone account is tried again at once, because the next answer may well come. Errors that depend on
-the model's scenario are remembered for that `scope` only, so that an empty K3 quota doesn't stop plain chat. What is
-the caller's fault (BadRequest and below) never counts against an account.
+others preferable: a lone account is tried again at once, because the next answer may well come. A refused token counts
+as that, too: whether a credential is dead for good is the TokenKeeper's to say. Errors that depend on the model's
+scenario are remembered for that `scope` only, so that an empty K3 quota doesn't stop plain chat. What is the caller's
+fault (BadRequest and below) never counts against an account.
 """
 
 from __future__ import annotations
@@ -252,7 +253,7 @@ class Pool:
         if isinstance(error, BadRequest | CredentialMissing | MembershipRequired):
             return
         with self._lock:
-            if isinstance(error, CredentialError | AccountSuspended):
+            if isinstance(error, AccountSuspended):
                 with account.lock:
                     account.dead = account.dead or again(error)
             else:
@@ -260,7 +261,7 @@ class Pool:
                 if pause_s is None:
                     return
                 hard = isinstance(error, RateLimited) and not isinstance(error, TooManyStreams)
-                whole = isinstance(error, TooManyStreams | Unavailable | UpstreamTimeout)
+                whole = isinstance(error, TooManyStreams | Unavailable | UpstreamTimeout | CredentialError)
                 cooling = _Cooling(again(error), self._clock() + pause_s, hard)
                 self._load(account).cooling["" if whole else scope] = cooling
             self._dispatch()
@@ -308,7 +309,7 @@ class Pool:
             return retry.quota_s
         if isinstance(error, TooManyStreams):
             return retry.concurrency_s
-        if isinstance(error, RateLimited | PermissionRefused):
+        if isinstance(error, RateLimited | PermissionRefused | CredentialError):
             return retry.rate_limited_s
         return (
             retry.overloaded_s

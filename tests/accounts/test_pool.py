@@ -354,9 +354,16 @@ async def used_within(pool: Pool, timeout_s: float) -> str:
         return lease.account.id
 
 
-@pytest.mark.parametrize("error", [CredentialError("gone", account="u"), AccountSuspended("flagged", account="u")])
-async def test_dead_accounts_are_skipped_and_the_last_one_speaks(error: KimiError) -> None:
+async def test_a_refused_token_makes_others_preferable_and_kills_nobody() -> None:
     pool = pool_of(2)
+    refused = await fail(pool, CredentialError("refused", account="u"))
+    assert {await used(pool) for _ in range(3)} == {account.id for account in pool.accounts if account is not refused}
+    await fail(pool, CredentialError("refused", account="u"))
+    assert await used(pool)
+
+
+async def test_dead_accounts_are_skipped_and_the_last_one_speaks() -> None:
+    pool, error = pool_of(2), AccountSuspended("flagged", account="u")
     dead = await fail(pool, error)
     assert {await used(pool) for _ in range(3)} == {account.id for account in pool.accounts if account is not dead}
     await fail(pool, error)
