@@ -96,7 +96,8 @@ class ConnectProtocol:
         rows = got.get("availableModels")
         if not isinstance(rows, list):
             raise ProtocolError("Kimi's model list has an unknown shape", account=session.account)
-        return tuple(_live_model(row) for row in rows if isinstance(row, dict) and (row.get("id") or row.get("key")))
+        found = (_live_model(row) for row in rows if isinstance(row, dict))
+        return tuple(model for model in found if model.id)
 
     async def _first_known(self, paths: tuple[str, ...], session: Session, body: Mapping[str, Any]) -> None:
         """Call the first of `paths` that the service knows."""
