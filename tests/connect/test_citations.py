@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kimi_provider.events import Citation, Event, TextDelta, merged
@@ -118,6 +118,7 @@ def test_marks_in_pieces(text: str) -> None:
         assert resolve(text[:at], text[at:]) == CASES[text]
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from([S, M, E, "[", "]", "^", "[[", "]]", "1", "3", ",", "cite", "web_search:1#0", "\n", "x "])
@@ -131,6 +132,7 @@ def test_any_cut_of_any_text_gives_the_same(tokens: list[str], cuts: list[int]) 
     assert resolve(*pieces) == resolve(text)
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_characters="[", exclude_categories=["Co", "Cs"])))
 def test_text_without_signs_goes_out_at_once(text: str) -> None:
     assert resolver().is_plain(text)

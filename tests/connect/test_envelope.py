@@ -8,7 +8,7 @@ import time
 import zlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kimi_provider.errors import ProtocolError
@@ -75,6 +75,7 @@ def test_a_limit_is_known_from_the_head_alone() -> None:
         frames(env(b"x" * (LIMIT + 1))[:5])
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=40), max_size=8), st.lists(st.integers(0, 300), max_size=8))
 def test_any_cut(payloads: list[bytes], cuts: list[int]) -> None:
     stream = b"".join(map(env, payloads))

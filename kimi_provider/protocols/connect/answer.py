@@ -99,9 +99,9 @@ class Answer:
         block = self._texts.get(key)
         if block is None:
             block = self._texts[key] = TextBlock(owner, block_id, kind)
-        replaced = block.grown.replaced
+        never_replaced = not block.grown.replaced
         piece = block.apply(payload, append=append, emptied=mask in _EMPTYING)
-        if block.grown.replaced > replaced:
+        if never_replaced and block.grown.replaced:
             log.warning("the service replaced text it had already sent; the stream keeps the earlier wording")
         if piece:
             if block.channel == "thinking":

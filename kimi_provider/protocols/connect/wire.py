@@ -7,8 +7,9 @@ however the bytes are cut; it knows how an append looks, all the rest is `reduce
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -19,6 +20,8 @@ from .. import Turn
 from .blocks import Block
 from .envelope import EnvelopeDecoder, encode
 from .reducer import FrameReducer
+
+log: Final = logging.getLogger(__name__)
 
 
 def chat_body(turn: Turn, upstream: Upstream) -> bytes:
@@ -73,6 +76,8 @@ class ChatDecoder(FrameReducer):
         """The connection ended. Raises ProtocolError unless the answer was complete (protocol C.4)."""
         if self.ended:
             return ()
+        if self._frames.pending_bytes:
+            log.debug("the stream ended inside a frame, %d bytes of it are lost", self._frames.pending_bytes)
         try:
             self.take_close()
         except KimiError as failure:
@@ -147,9 +152,9 @@ class ChatDecoder(FrameReducer):
 
     def _grow(self, block: Block | None, run: list[str]) -> None:
         """Give `block` the pieces of `run`, which is empty afterwards."""
-        if block is not None:
-            self.content_frames += len(run)
-            block.pieces += run
-            if block.channel != "tool":
-                self.answer.say(run, thinking=block.channel == "thinking")
-            run.clear()
+        assert block is not None
+        self.content_frames += len(run)
+        block.pieces += run
+        if block.channel != "tool":
+            self.answer.say(run, thinking=block.channel == "thinking")
+        run.clear()
