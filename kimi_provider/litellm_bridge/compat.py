@@ -85,7 +85,7 @@ def _opening_first(original: Callable[[Any], Any], handler: KimiLLM, provider: s
             custom_llm_provider=provider,
             logging_obj=ctx.logging,
         )
-        outbound.attach_headers(stream, opened.headers())
+        outbound.attach_headers(stream, opened.headers)
         return stream
 
     dispatch.kimi_provider = True  # type: ignore[attr-defined]  # marks our own wrapper

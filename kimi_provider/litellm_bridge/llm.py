@@ -31,16 +31,20 @@ class OpenAnswer:
     """A streamed answer whose first event is there. Iterates over chunks; raises LiteLLM exceptions.
 
     An iterator of its own rather than a generator: LiteLLM asks for `__aiter__` before each chunk, and an answer that
-    is dropped before its first chunk must still close the call to the service.
+    is dropped before its first chunk must still close the call to the service. Some of LiteLLM's adapters only drop
+    it, so nothing here may form a reference cycle: then the drop itself closes the call, not a later garbage
+    collection.
     """
 
-    def __init__(self, call: _Call, answer: outbound.Answer, first: list[Event], rest: AsyncGenerator[Event, None]):
-        self._call, self._answer, self._rest = call, answer, rest
-        self._chunks = self._generate(first)
-
-    def headers(self) -> dict[str, str]:
-        """Response headers known before the first byte."""
-        return {**self._call.headers(), **self._answer.headers()}
+    def __init__(
+        self,
+        headers: dict[str, str],
+        chunks: AsyncGenerator[ModelResponseStream, None],
+        rest: AsyncGenerator[Event, None],
+    ) -> None:
+        #: Response headers known before the first byte.
+        self.headers = headers
+        self._chunks, self._rest = chunks, rest
 
     def __aiter__(self) -> OpenAnswer:
         return self
@@ -53,15 +57,18 @@ class OpenAnswer:
         await self._chunks.aclose()
         await self._rest.aclose()
 
-    async def _generate(self, first: list[Event]) -> AsyncGenerator[ModelResponseStream, None]:
-        with self._call.translating():
-            async with aclosing(self._rest) as rest:
-                for event in first:
-                    if (chunk := self._answer.chunk(event)) is not None:
-                        yield chunk
-                async for event in rest:
-                    if (chunk := self._answer.chunk(event)) is not None:
-                        yield chunk
+
+async def _chunks(
+    call: _Call, answer: outbound.Answer, first: list[Event], rest: AsyncGenerator[Event, None]
+) -> AsyncGenerator[ModelResponseStream, None]:
+    with call.translating():
+        async with aclosing(rest):
+            for event in first:
+                if (chunk := answer.chunk(event)) is not None:
+                    yield chunk
+            async for event in rest:
+                if (chunk := answer.chunk(event)) is not None:
+                    yield chunk
 
 
 class _Call:
@@ -158,7 +165,8 @@ class KimiLLM(CustomLLM):  # type: ignore[misc]  # litellm is not followed by my
                 await events.aclose()
                 raise
         answer.notices.extend(event for event in first if isinstance(event, Notice))
-        return OpenAnswer(call, answer, first, events)
+        headers = {**call.headers(), **answer.headers()}
+        return OpenAnswer(headers, _chunks(call, answer, first, events), events)
 
     async def acompletion(self, *args: Any, **kwargs: Any) -> ModelResponse:
         """One whole answer."""

@@ -42,15 +42,18 @@ def test_the_first_half_is_there_during_the_pause(gateway: Gateway, simulator: S
 
 @pytest.mark.parametrize("surface", BODIES)
 def test_leaving_in_mid_stream_frees_the_stream(gateway: Gateway, simulator: Simulator, surface: str) -> None:
-    simulator.scenario("hang_mid_text")
-    with streaming(gateway, surface) as answer:
-        assert answer.status_code == 200
-        next(answer.iter_bytes())
-        assert simulator.state()["active_streams"] == 1
-    assert simulator.until("active_streams", 0, timeout_s=1) < 1
-    # Nothing stays behind: the generation is cancelled and our chat removed.
+    # Several times: some adapters of LiteLLM drop a stream without closing it, depending on the moment.
+    times = 6
+    for _ in range(times):
+        simulator.scenario("hang_mid_text")
+        with streaming(gateway, surface) as answer:
+            assert answer.status_code == 200
+            next(answer.iter_bytes())
+            assert simulator.state()["active_streams"] == 1
+        assert simulator.until("active_streams", 0, timeout_s=1) < 1
+    # Nothing stays behind: the generations are cancelled and our chats removed.
     simulator.until("chats", [], timeout_s=5)
-    assert len(simulator.state()["cancelled"]) == 1
+    assert len(simulator.state()["cancelled"]) == times
 
 
 @pytest.mark.parametrize("scenario", ["hang_before_headers", "hang_before_first_frame", "heartbeats_only"])
