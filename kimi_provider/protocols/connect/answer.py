@@ -78,9 +78,8 @@ class Answer:
             if name in refs:
                 self._found((), self._sources.add_results(refs[name]))
 
-    def say(self, pieces: Iterable[str], *, thinking: bool) -> None:
+    def say(self, text: str, *, thinking: bool) -> None:
         """Hand out text that needs nothing done to it."""
-        text = "".join(pieces)
         if thinking:
             self.thinking_sent = True
             self._out.append(ThinkingDelta(text))
@@ -106,9 +105,9 @@ class Answer:
         if piece:
             if block.channel == "thinking":
                 joint = not block.started and self.thinking_sent
-                self.say(("\n\n", piece) if joint else (piece,), thinking=True)
+                self.say("\n\n" + piece if joint else piece, thinking=True)
             elif self.citations.is_plain(piece):
-                self.say((piece,), thinking=False)
+                self.say(piece, thinking=False)
             else:
                 self._sent(self.citations.feed(piece))
             block.started = True
@@ -137,8 +136,11 @@ class Answer:
             if tool.name in self._search_tool_names:
                 queries = tool.queries()
         contents = payload.get("contents")
-        results = [c.get("searchResult") for c in contents if isinstance(c, dict)] if isinstance(contents, list) else []
-        self._found(queries, self._sources.add_results(results))
+        if isinstance(contents, list):
+            results = [c.get("searchResult") for c in contents if isinstance(c, dict)]
+            self._found(queries, self._sources.add_results(results))
+        elif queries:
+            self._found(queries, ())
 
     def _take_search(self, owner: str, block_id: str, payload: Mapping[str, Any], append: bool) -> None:
         """`{keywords, webPages}` of the older form (protocol C.12, frames 62-64)."""

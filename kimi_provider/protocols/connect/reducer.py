@@ -12,7 +12,7 @@ into an answer.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
@@ -92,24 +92,34 @@ class FrameReducer:
         if type(offset := frame.get("eventOffset")) is int:
             replayed = offset <= self.last_offset
             self.last_offset = max(offset, self.last_offset)
-        for name, payload in frame.items():
-            if (take := _TAKERS.get(name)) is not None and payload is not None:
-                self.content_frames += 1
-                take(self, payload, frame, size, replayed)
-                if self.ended:
-                    return
+        # One payload per frame; a failure beside another one must not be lost. A heartbeat is no content, and what is
+        # unknown may be a new kind of heartbeat.
+        self.content_frames += 1
+        if (exception := frame.get("exception")) is not None:
+            self._take_exception(exception)
+        elif error := frame.get("error"):
+            self._fail_with(error)
+        elif isinstance(block := frame.get("block"), dict):
+            mask = frame.get("mask")
+            self._take_block(block, frame.get("op") == "append", mask if isinstance(mask, str) else "", size, replayed)
+        elif isinstance(message := frame.get("message"), dict):
+            self._take_message(message, replayed)
+        elif isinstance(chat := frame.get("chat"), dict):
+            self._take_chat(chat)
+        elif isinstance(notification := frame.get("notification"), dict):
+            self._take_notification(notification)
+        elif isinstance(done := frame.get("done"), dict) or done is True:
+            self.done = True
+        else:
+            self.content_frames -= 1
 
-    def _take_block(self, block: object, frame: Mapping[str, Any], size: int, replayed: bool) -> None:
-        if not isinstance(block, dict):
-            return
+    def _take_block(self, block: dict[str, Any], append: bool, mask: str, size: int, replayed: bool) -> None:
         if (exception := block.get("exception")) is not None:
             self._take_exception(exception)
             return
         if replayed:
             self.replayed_frames += 1
             return
-        mask = frame.get("mask")
-        append, mask = frame.get("op") == "append", mask if isinstance(mask, str) else ""
         if not self._assistants:
             self._early_bytes += size
             if self._early_bytes > self._upstream.connect.max_frame_bytes:
@@ -120,10 +130,8 @@ class FrameReducer:
         if owner in self._assistants:
             self.answer.take(owner, block, append=append, mask=mask)
 
-    def _take_message(self, message: object, frame: Mapping[str, Any], size: int, replayed: bool) -> None:
+    def _take_message(self, message: Mapping[str, Any], replayed: bool) -> None:
         """Follow the assistant's message; those of others only tell that they are not it (protocol C.5)."""
-        if not isinstance(message, dict):
-            return
         message_id, role = message.get("id"), message.get("role")
         if not isinstance(message_id, str) or not message_id:
             message_id = self._assistant
@@ -144,8 +152,8 @@ class FrameReducer:
             self.answer.take_refs(refs)
         # A message that brings its blocks along (a snapshot) sets them.
         for block in blocks if isinstance(blocks, list) else ():
-            if not self.ended:
-                self._take_block({**block, "messageId": message_id} if isinstance(block, dict) else None, {}, 0, False)
+            if isinstance(block, dict) and not self.ended:
+                self._take_block({**block, "messageId": message_id}, False, "", 0, False)
 
     def _open(self, message_id: str) -> None:
         """The assistant's message is known from here on."""
@@ -161,15 +169,13 @@ class FrameReducer:
                 self.answer.take(message_id, block, append=append, mask=mask)
         self._early.clear()
 
-    def _take_chat(self, chat: object, frame: Mapping[str, Any], size: int, replayed: bool) -> None:
-        chat_id = chat.get("id") if isinstance(chat, dict) else None
+    def _take_chat(self, chat: Mapping[str, Any]) -> None:
+        chat_id = chat.get("id")
         if isinstance(chat_id, str) and chat_id and chat_id != self._chat_id:
             self._chat_id = chat_id
             self.out.append(ChatOpened(chat_id=chat_id))
 
-    def _take_notification(self, notification: object, frame: Mapping[str, Any], size: int, replayed: bool) -> None:
-        if not isinstance(notification, dict):
-            return
+    def _take_notification(self, notification: Mapping[str, Any]) -> None:
         codes = self._upstream.connect.notices
         names = [name for key in ("type", "source") if isinstance(name := notification.get(key), str)]
         code = next((codes[name] for name in names if name in codes), "unknown")
@@ -179,17 +185,10 @@ class FrameReducer:
         else:
             self.out.append(Notice(code=code, message=message))
 
-    def _take_exception(self, exception: object, *_: object) -> None:
+    def _take_exception(self, exception: object) -> None:
         """`{error: {reason, ...}}`, or the reason without the wrapping."""
         inner = exception.get("error") if isinstance(exception, dict) else None
         self._fail_with(inner if isinstance(inner, dict) else exception)
-
-    def _take_error(self, error: object, *_: object) -> None:
-        if error:
-            self._fail_with(error)
-
-    def _take_done(self, done: object, *_: object) -> None:
-        self.done = self.done or isinstance(done, dict) or done is True
 
     # --- endings ---
 
@@ -216,18 +215,6 @@ class FrameReducer:
             raise UpstreamError("Kimi ended the answer without saying anything", account=self._account)
         self.ended = True
         self.out.append(Finished())
-
-
-#: What a frame may carry. A heartbeat is no content, and what is unknown may be a new kind of heartbeat.
-_TAKERS: Final[dict[str, Callable[[FrameReducer, object, Mapping[str, Any], int, bool], None]]] = {
-    "block": FrameReducer._take_block,
-    "message": FrameReducer._take_message,
-    "chat": FrameReducer._take_chat,
-    "notification": FrameReducer._take_notification,
-    "exception": FrameReducer._take_exception,
-    "error": FrameReducer._take_error,
-    "done": FrameReducer._take_done,
-}
 
 
 def _owner(block: Mapping[str, Any]) -> str:

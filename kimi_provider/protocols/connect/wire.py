@@ -68,7 +68,6 @@ class ChatDecoder(FrameReducer):
         try:
             self._decode(chunk)
         except KimiError as failure:
-            self.ended = True
             return self._broken(failure)
         return self._drained()
 
@@ -81,7 +80,6 @@ class ChatDecoder(FrameReducer):
         try:
             self.take_close()
         except KimiError as failure:
-            self.ended = True
             return self._broken(failure)
         return self._drained()
 
@@ -91,11 +89,12 @@ class ChatDecoder(FrameReducer):
         return events
 
     def _broken(self, failure: KimiError) -> Iterator[Event]:
-        yield from self._drained()
-        raise failure
+        self.ended = True
+        failure.account = failure.account or self._account
+        return _then_raise(self._drained(), failure)
 
     def _decode(self, chunk: bytes) -> None:
-        loads, growing, citations = orjson.loads, self.answer.growing, self.answer.citations
+        loads, growing, is_plain = orjson.loads, self.answer.growing, self.answer.citations.is_plain
         run: list[str] = []
         grower: Block | None = None
         try:
@@ -112,8 +111,8 @@ class ChatDecoder(FrameReducer):
                 except orjson.JSONDecodeError:
                     frame = None
                 # The shortcut for most frames of an answer: an append to a block that grows already, of a piece that
-                # goes out as it came. It takes only frames for which `_frame` would do the same, anything else in any
-                # place leads there; neighbours leave as one event.
+                # goes out as it came. It takes only frames for which `take_frame` would do the same, anything else
+                # in any place leads there; neighbours leave as one event.
                 simple = False
                 try:
                     if frame.get("op") == "append" and (hot := growing.get(frame["mask"])) is not None:
@@ -129,7 +128,7 @@ class ChatDecoder(FrameReducer):
                             and len(frame) == 4
                             and len(part) == 1
                             and (len(block) == 2 or (len(block) == 3 and block["messageId"] == hot.owner))
-                            and (hot.channel != "text" or citations.is_plain(piece))
+                            and (hot.channel != "text" or is_plain(piece))
                         )
                 except (AttributeError, KeyError, TypeError):
                     simple = False
@@ -156,5 +155,10 @@ class ChatDecoder(FrameReducer):
         self.content_frames += len(run)
         block.pieces += run
         if block.channel != "tool":
-            self.answer.say(run, thinking=block.channel == "thinking")
+            self.answer.say("".join(run), thinking=block.channel == "thinking")
         run.clear()
+
+
+def _then_raise(events: list[Event], failure: KimiError) -> Iterator[Event]:
+    yield from events
+    raise failure
