@@ -39,7 +39,7 @@ def start_up(handler: KimiLLM, limits: list[str], provider: str) -> None:
     for limit in limits:
         log.warning("kimi-provider: %s", limit)
     _mount(proxy_server.app, _router(handler, provider))
-    logging_callback_manager.add_litellm_callback(NearNames(provider))
+    logging_callback_manager.add_litellm_callback(EarlyRefusals(provider))
 
 
 def _mount(app: Any, router: APIRouter) -> None:
@@ -83,8 +83,10 @@ def served_models(provider: str) -> list[str]:
     return list(dict.fromkeys(r["model_name"] for r in rows if r["litellm_params"]["model"].startswith(prefix)))
 
 
-class NearNames(CustomLogger):  # type: ignore[misc]  # litellm is not followed by mypy
-    """Answers a mistyped name of ours with 404 and near names; LiteLLM itself says 400 and names nothing."""
+class EarlyRefusals(CustomLogger):  # type: ignore[misc]  # litellm is not followed by mypy
+    """Answers what LiteLLM would answer badly before it reaches the provider, for our models only: a mistyped name
+    (400 without a hint) and an empty /v1/messages (500).
+    """
 
     def __init__(self, provider: str) -> None:
         super().__init__()
@@ -93,19 +95,24 @@ class NearNames(CustomLogger):  # type: ignore[misc]  # litellm is not followed 
     async def async_pre_call_hook(
         self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
     ) -> None:
-        """Raise HTTPException 404 when the model looks like one of ours and is not served here."""
+        """Raise HTTPException 404 or 400."""
         name = data.get("model")
-        if not isinstance(name, str) or not name.lower().startswith(self._provider):
+        if not isinstance(name, str):
             return
-        router = proxy_server.llm_router
-        if router is None or name in router.get_model_names() or router.get_model_list(model_name=name):
-            return
-        served = served_models(self._provider)
-        near = difflib.get_close_matches(name.removeprefix(f"{self._provider}/"), served, n=3, cutoff=0.4) or served[:3]
-        shown = name if len(name) <= 80 else name[:77] + "..."
-        raise HTTPException(
-            status_code=404,
-            detail={
-                "error": f"This gateway has no model '{shown}'. Near names: {', '.join(near)}. See GET /v1/models."
-            },
-        )
+        if call_type == "anthropic_messages" and not data.get("messages") and name in served_models(self._provider):
+            raise _refusal(400, "messages is empty. Add at least one user message.")
+        if name.lower().startswith(self._provider) and not _known(name):
+            served, wanted = served_models(self._provider), name.removeprefix(f"{self._provider}/")
+            near = difflib.get_close_matches(wanted, served, n=3, cutoff=0.4) or served[:3]
+            shown = name if len(name) <= 80 else name[:77] + "..."
+            names = f" Near names: {', '.join(near)}." if near else ""
+            raise _refusal(404, f"This gateway has no model '{shown}'.{names} See GET /v1/models.")
+
+
+def _known(name: str) -> bool:
+    router = proxy_server.llm_router
+    return router is not None and bool(name in router.get_model_names() or router.get_model_list(model_name=name))
+
+
+def _refusal(status: int, message: str) -> HTTPException:
+    return HTTPException(status_code=status, detail={"error": message})

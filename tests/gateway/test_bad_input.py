@@ -42,7 +42,7 @@ PARTS = [{"type": "text", "text": "What is this?"}, IMAGE]
             400,
             "Message 1 holds an image",
         ),
-        ("/v1/messages", {"max_tokens": 9, "messages": []}, 400, "messages is required"),
+        ("/v1/messages", {"max_tokens": 9, "messages": []}, 400, "messages is empty"),
         (
             "/v1/responses",
             {
