@@ -84,8 +84,8 @@ class ChatDecoder(FrameReducer):
         return self._drained()
 
     def _drained(self) -> list[Event]:
-        events = self.out.copy()
-        self.out.clear()
+        events = self.out[:]
+        del self.out[:]
         return events
 
     def _broken(self, failure: KimiError) -> Iterator[Event]:
@@ -116,24 +116,31 @@ class ChatDecoder(FrameReducer):
                 simple = False
                 try:
                     if frame.get("op") == "append" and (hot := growing.get(frame["mask"])) is not None:
-                        block, offset = frame["block"], frame["eventOffset"]
+                        block, size = frame["block"], len(frame)
                         part = block[hot.kind]
                         piece = part[hot.leaf]
                         simple = (
                             block["id"] == hot.block_id
                             and type(piece) is str
-                            and type(offset) is int
-                            and offset > self.last_offset
                             and piece != ""
-                            and len(frame) == 4
                             and len(part) == 1
                             and (len(block) == 2 or (len(block) == 3 and block["messageId"] == hot.owner))
                             and (hot.channel != "text" or is_plain(piece))
+                            # Three fields are those above; the fourth may only be a number not seen before.
+                            and (
+                                size == 3
+                                or (
+                                    size == 4
+                                    and type(offset := frame["eventOffset"]) is int
+                                    and offset > self.last_offset
+                                )
+                            )
                         )
                 except (AttributeError, KeyError, TypeError):
                     simple = False
                 if simple and hot is not None:
-                    self.last_offset = offset
+                    if size == 4:
+                        self.last_offset = offset
                     if grower is not hot:
                         if run:
                             self._grow(grower, run)
