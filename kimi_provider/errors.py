@@ -33,7 +33,7 @@ Language = Literal["en", "id"]
 #: What to do next, by error code, in both languages (`KIMI_LANG`).
 _CURES: dict[str, dict[Language, str]] = {
     "credential_missing": {
-        "en": "Set KIMI_TOKEN (or api_key on the deployment) to a refresh_token or kimi-auth value of your own account.",
+        "en": "Set KIMI_TOKEN (or api_key on the deployment) to a refresh_token or kimi-auth of your own account.",
         "id": "Isi KIMI_TOKEN (atau api_key pada deployment) dengan refresh_token atau kimi-auth akun Anda sendiri.",
     },
     "credential_rejected": {
