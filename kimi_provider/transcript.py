@@ -7,6 +7,7 @@ transcript sometimes writes the next user turn itself: `TranscriptGuard` ends th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,9 @@ _INTRODUCTION = (
     f"The conversation so far is written below; a line {USER} or {ASSISTANT} opens each turn. "
     "Write only the next assistant turn, without such a line."
 )
+
+#: A line that opens a turn which is not the model's to write.
+_HEADER = re.compile("^(?:" + "|".join(map(re.escape, (USER, TOOL))) + ")", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,8 +46,8 @@ def flatten(messages: Sequence[Message]) -> Prompt:
                     cure="Send text only, or route such requests to another provider.",
                 )
     system = "\n\n".join(m.text for m in messages if m.role == "system" and m.text.strip())
-    turns = [m for m in messages if m.role != "system" and (m.text.strip() or m.tool_calls)]
-    if not turns:
+    turns = [m for m in messages if m.role != "system" and (m.role == "tool" or m.text.strip() or m.tool_calls)]
+    if not any(m.text.strip() or m.tool_calls for m in turns):
         raise BadRequest("The messages hold no text to answer", cure="Add a user message with text.")
     if len(turns) == 1 and turns[0].role == "user":
         text = f"{system}\n\n{turns[0].text}" if system else turns[0].text
@@ -69,15 +73,18 @@ def _block(message: Message) -> str:
 class TranscriptGuard:
     """Takes an answer piece by piece and ends it before a line that opens another turn.
 
-    `feed` returns what may be shown; `stopped` becomes True at a user's or tool's header. A leading assistant header
-    is dropped. Only the few characters that could begin a header are held back.
+    `feed` returns what may be shown; `stopped` becomes True at a user's or tool's header. Leading assistant headers
+    are dropped. Only what could begin a header is held back, with the line breaks before it, so that the same text is
+    shown however the answer was cut.
     """
 
     def __init__(self) -> None:
         self.stopped = False
         self._held = ""
         self._line_start = True
-        self._any_text = False
+        #: Nothing but blanks and assistant headers so far; the second: there was such a header.
+        self._opening = True
+        self._own_header = False
 
     def feed(self, text: str) -> str:
         """The part of the answer that is surely no header."""
@@ -93,39 +100,37 @@ class TranscriptGuard:
         return "" if self.stopped else self._release(final=True)
 
     def _release(self, *, final: bool) -> str:
-        shown: list[str] = []
-        rest, self._held = self._held, ""
-        while rest:
-            if self._line_start:
-                verdict = self._header(rest, final=final)
-                if verdict is None:
-                    self._held = rest
-                    break
-                if verdict < 0:
-                    self.stopped = True
-                    break
-                rest = rest[verdict:]
-                if verdict:
-                    continue
-            line, newline, rest = rest.partition("\n")
-            shown += (line, newline)
-            self._any_text = self._any_text or bool(line.strip())
-            self._line_start = bool(newline)
-        text = "".join(shown)
-        # Blank lines before a header belong to it.
-        return text.rstrip() if self.stopped else text
+        text, self._held = self._held, ""
+        if self._opening:
+            text = self._without_own_header(text)
+            if self._opening and not final:
+                self._held = text
+                return ""
+        # The line that the shown text ended in can't open a turn any more.
+        start = 0 if self._line_start else text.find("\n") + 1
+        if (start or self._line_start) and (header := _HEADER.search(text, start)):
+            self.stopped = True
+            return text[: header.start()].rstrip("\n")
+        cut = len(text) if final else self._surely_shown(text)
+        self._held = text[cut:]
+        self._line_start = self._line_start and cut == 0
+        return text[:cut]
 
-    def _header(self, rest: str, *, final: bool) -> int | None:
-        """At the start of a line: -1 another turn opens, n > 0 characters to drop, 0 plain text, None undecided."""
-        for marker in (USER, TOOL):
-            if rest.startswith(marker):
-                return -1
-            if not final and marker.startswith(rest):
-                return None
-        if not self._any_text:
-            if rest.startswith(ASSISTANT):
-                after = rest[len(ASSISTANT) :]
-                return len(ASSISTANT) + len(after) - len(after.lstrip("\n "))
-            if not final and ASSISTANT.startswith(rest):
-                return None
-        return 0
+    def _without_own_header(self, text: str) -> str:
+        """Drop leading assistant headers; the opening lasts while another one could follow."""
+        rest = text.lstrip("\n ")
+        while rest.startswith(ASSISTANT):
+            self._own_header = True
+            rest = rest[len(ASSISTANT) :].lstrip("\n ")
+        self._opening = ASSISTANT.startswith(rest)
+        return rest if self._own_header else text
+
+    def _surely_shown(self, text: str) -> int:
+        """How much of `text` is neither a header's beginning nor a line break before one."""
+        line_at = text.rfind("\n") + 1
+        if not line_at and not self._line_start:
+            return len(text)
+        line = text[line_at:]
+        if not any(marker.startswith(line) for marker in (USER, TOOL)):
+            return len(text)
+        return len(text[:line_at].rstrip("\n"))
