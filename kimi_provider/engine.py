@@ -16,7 +16,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from .accounts import Account, Pool, TokenKeeper
-from .errors import BadRequest, ContextTooLong, CredentialError, KimiError
+from .errors import BadRequest, ContextTooLong, CredentialError, KimiError, UpstreamTimeout
 from .events import ChatOpened, Event, Finished, FinishReason, Notice, TextDelta, ThinkingDelta, Usage
 from .loops import background
 from .protocols import ChatProtocol, LiveModel, Profile, Turn
@@ -80,11 +80,14 @@ class KimiEngine:
         while True:
             progress = _Progress()
             async with self.pool.lease(
-                only=course.sticky or course.only, exclude=course.passed_over, scope=spec.scenario
+                only=course.sticky or course.only,
+                exclude=course.passed_over,
+                timeout_s=max(0.0, min(self.settings.kimi_queue_timeout_s, turn.deadline - loop.time())),
+                scope=spec.scenario,
             ) as lease:
                 account = lease.account
                 try:
-                    progress.session = await self.keeper.session(account, rejected=course.rejected.get(account.id))
+                    progress.session = await self._session(account, course.rejected.get(account.id), turn.deadline)
                     async with aclosing(self._stream(turn, prompt, progress)) as events:
                         async for event in events:
                             yield event
@@ -96,7 +99,7 @@ class KimiEngine:
                     if progress.emitted or not course.refresh_next(failure, account, progress.session):
                         lease.report(failure)
                 finally:
-                    self._tidy_up(progress)
+                    self._tidy_up(account, progress)
             if progress.emitted:
                 raise failure
             another = self.pool.has_other({*course.passed_over, account.id}, scope=spec.scenario)
@@ -122,6 +125,16 @@ class KimiEngine:
         """What the service offers the pool's next account now. Raises KimiError."""
         return await self._protocol.models(await self.keeper.session(self.pool.next_account()))
 
+    async def _session(self, account: Account, rejected: str | None, deadline: float) -> Session:
+        """A session, as long as the call may last: a refresh that takes longer goes on for the next caller."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self.keeper.session(account, rejected=rejected)
+        except TimeoutError:
+            raise UpstreamTimeout(
+                "The token refresh took longer than the time allowed", account=account.short_id
+            ) from None
+
     async def _stream(self, turn: Turn, prompt: Prompt, progress: _Progress) -> AsyncGenerator[Event, None]:
         """Events of one attempt that callers see, noted in `progress`."""
         assert progress.session is not None
@@ -138,6 +151,8 @@ class KimiEngine:
                             progress.reason = event.reason
                             progress.complete = True
                             continue
+                        case _ if guard is not None and guard.stopped:
+                            continue
                         case TextDelta() if guard is not None:
                             event = TextDelta(guard.feed(event.text))
                     if progress.note(event):
@@ -147,26 +162,31 @@ class KimiEngine:
         if guard is not None and progress.note(rest := TextDelta(guard.close())):
             yield rest
 
-    def _tidy_up(self, progress: _Progress) -> None:
+    def _tidy_up(self, account: Account, progress: _Progress) -> None:
         """Stop a generation that nobody reads any more, and remove the chat we opened (protocol E.6, E.8)."""
-        if progress.session is None or progress.chat_id is None:
+        if progress.chat_id is None:
             return
         if progress.complete and self.settings.kimi_keep_chats:
             return
         # On a loop of its own: the caller may be leaving, and its loop with it.
-        _tidying.add(work := background().submit(self._leave_nothing_behind(progress.session, progress)))
+        _tidying.add(work := background().submit(self._leave_nothing_behind(account, progress)))
         work.add_done_callback(_tidying.discard)
 
-    async def _leave_nothing_behind(self, session: Session, progress: _Progress) -> None:
+    async def _leave_nothing_behind(self, account: Account, progress: _Progress) -> None:
         assert progress.chat_id is not None
         try:
             async with asyncio.timeout(_TIDY_TIMEOUT_S):
+                # A new session: the token that began a long answer may have expired since (protocol E.9).
+                session = await self.keeper.session(account)
                 if not progress.complete and progress.message_id is not None:
-                    await self._protocol.cancel_chat(session, progress.chat_id, progress.message_id)
+                    try:
+                        await self._protocol.cancel_chat(session, progress.chat_id, progress.message_id)
+                    except KimiError as exc:
+                        log.debug("account %s: an answer was not cancelled (%s)", account.short_id, exc.code)
                 if not self.settings.kimi_keep_chats:
                     await self._protocol.delete_chat(session, progress.chat_id)
         except (KimiError, TimeoutError) as exc:
-            log.warning("account %s: a chat could not be removed (%s)", session.account, type(exc).__name__)
+            log.warning("account %s: a chat could not be removed (%s)", account.short_id, type(exc).__name__)
 
 
 @dataclass(slots=True)
