@@ -4,6 +4,9 @@
    anything, so an error of the first upstream step becomes a 200 with an error event, without retry or fallback.
    `acompletion` awaits a coroutine that this function returns; ours opens the answer first.
    Unnecessary once LiteLLM awaits `astreaming` of a custom handler.
+2. `get_optional_params`: LiteLLM drops what it believes a custom provider does not support (reasoning_effort, thinking,
+   ...), or answers 400 when `drop_params` is off. Ours says that the provider takes them; it honours or reports each.
+   Unnecessary once a custom handler can name its parameters.
 
 Outside the tested versions a shim whose probe fails stays off, and one start-up line says what that means.
 """
@@ -11,8 +14,11 @@ Outside the tested versions a shim whose probe fails stays off, and one start-up
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import litellm
@@ -33,32 +39,51 @@ _CONTEXT_FIELDS = frozenset(
 )
 
 
+#: Parameters that LiteLLM would otherwise drop or refuse before they reach us.
+_TAKEN = ["reasoning_effort", "thinking", "verbosity", "user", "context_management", "web_search_options"]
+
+
 def install(handler: KimiLLM, provider: str) -> list[str]:
     """Put the shims in place, once. Returns what falls back to LiteLLM's own behaviour, a sentence each."""
-    original = getattr(litellm.main, "_complete_custom_providers", None)
-    if getattr(original, "kimi_provider", False):
-        return []
-    if original is None or not _context_fits():
-        return [
+    limits = []
+    version = metadata.version("litellm")
+    dispatch = getattr(litellm.main, "_complete_custom_providers", None)
+    if dispatch is None or not _context_fits():
+        limits.append(
             "streamed errors before the first token reach clients inside a 200 answer, without retry or fallback "
-            f"(litellm {litellm_version()} has changed where streams are opened)"
-        ]
-    litellm.main._complete_custom_providers = _opening_first(original, handler, provider)
-    return []
+            f"(litellm {version} has changed where streams are opened)"
+        )
+    elif not _is_ours(dispatch):
+        litellm.main._complete_custom_providers = _opening_first(dispatch, handler, provider)
+    parameters = getattr(litellm.main, "get_optional_params", None)
+    if parameters is None or "allowed_openai_params" not in inspect.signature(parameters).parameters:
+        limits.append(
+            f"reasoning_effort and thinking need allowed_openai_params on the deployment (litellm {version} has "
+            "changed where parameters are checked)"
+        )
+    elif not _is_ours(parameters):
+        litellm.main.get_optional_params = _taking_more(parameters, provider)
+    return limits
+
+
+def _is_ours(function: Callable[..., Any]) -> bool:
+    return getattr(function, "kimi_provider", False) is True
 
 
 def _context_fits() -> bool:
-    from dataclasses import fields, is_dataclass
-
     context = getattr(litellm.main, "CompletionDispatchContext", None)
     return context is not None and is_dataclass(context) and {f.name for f in fields(context)} >= _CONTEXT_FIELDS
 
 
-def litellm_version() -> str:
-    """The installed version, without importing more of LiteLLM."""
-    from importlib.metadata import version
+def _taking_more(original: Callable[..., Any], provider: str) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def get_optional_params(*args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("custom_llm_provider") == provider:
+            kwargs["allowed_openai_params"] = [*(kwargs.get("allowed_openai_params") or ()), *_TAKEN]
+        return original(*args, **kwargs)
 
-    return version("litellm")
+    get_optional_params.kimi_provider = True  # type: ignore[attr-defined]  # marks our own wrapper
+    return get_optional_params
 
 
 def _opening_first(original: Callable[[Any], Any], handler: KimiLLM, provider: str) -> Callable[[Any], Any]:

@@ -1,0 +1,236 @@
+"""Gemini's API through a real proxy: the google-genai SDK and curl."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from google import genai
+from google.genai import errors, types
+
+from tests.gateway.test_failures import BEFORE_THE_FIRST_EVENT, Case
+from tests.gateway.test_surfaces import TEXT, THINKING, _chat_bodies
+from tests.harness import MASTER_KEY, Gateway, Simulator
+
+STATUS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    429: "RESOURCE_EXHAUSTED",
+    502: "INTERNAL",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+
+
+@pytest.fixture(params=["v1beta", "v1"])
+def google(gateway: Gateway, request: pytest.FixtureRequest) -> Iterator[genai.Client]:
+    options = types.HttpOptions(base_url=gateway.url, api_version=request.param)
+    client = genai.Client(api_key=MASTER_KEY, http_options=options)
+    yield client
+    client.close()
+
+
+def test_whole(google: genai.Client, simulator: Simulator) -> None:
+    simulator.scenario("search_turn")
+    answer = google.models.generate_content(model="kimi-thinking", contents="Weather in Oslo?")
+    assert answer.text == TEXT
+    (candidate,) = answer.candidates
+    assert "".join(p.text for p in candidate.content.parts if p.thought) == THINKING
+    assert candidate.finish_reason is types.FinishReason.STOP
+    assert answer.usage_metadata.prompt_token_count > 0
+    assert answer.usage_metadata.candidates_token_count > 0
+    assert answer.usage_metadata.thoughts_token_count > 0
+
+
+def test_streamed(google: genai.Client, simulator: Simulator) -> None:
+    simulator.scenario("search_turn")
+    chunks = list(google.models.generate_content_stream(model="kimi-thinking", contents="Weather in Oslo?"))
+    parts = [p for c in chunks for p in c.candidates[0].content.parts or ()]
+    assert "".join(p.text for p in parts if not p.thought) == TEXT
+    assert "".join(p.text for p in parts if p.thought) == THINKING
+    assert [c.candidates[0].finish_reason for c in chunks if c.candidates[0].finish_reason] == [types.FinishReason.STOP]
+    assert chunks[-1].usage_metadata.candidates_token_count > 0
+    assert chunks[-1].usage_metadata.prompt_token_count > 0
+    assert len({c.response_id for c in chunks}) == 1
+
+
+def test_thoughts_can_be_left_out(google: genai.Client, simulator: Simulator) -> None:
+    simulator.scenario("search_turn")
+    config = types.GenerateContentConfig(thinking_config=types.ThinkingConfig(include_thoughts=False))
+    answer = google.models.generate_content(model="kimi-thinking", contents="Weather?", config=config)
+    assert not [p for p in answer.candidates[0].content.parts if p.thought]
+
+
+def test_system_instruction_and_history_arrive(google: genai.Client, simulator: Simulator) -> None:
+    google.models.generate_content(
+        model="kimi",
+        contents=[
+            types.Content(role="user", parts=[types.Part(text="My name is Ada.")]),
+            types.Content(role="model", parts=[types.Part(text="Hello Ada.")]),
+            types.Content(role="user", parts=[types.Part(text="What is my name?")]),
+        ],
+        config=types.GenerateContentConfig(system_instruction="Be brief."),
+    )
+    sent = _chat_bodies(simulator)[-1]["message"]["blocks"][0]["text"]["content"]
+    places = [sent.index(piece) for piece in ("Be brief.", "My name is Ada.", "Hello Ada.", "What is my name?")]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("thinking", "wanted"),
+    [
+        (types.ThinkingConfig(thinking_budget=0), (False, "REASONING_EFFORT_NONE")),
+        (types.ThinkingConfig(thinking_budget=4096), (True, "REASONING_EFFORT_LOW")),
+        (types.ThinkingConfig(thinking_level=types.ThinkingLevel.HIGH), (True, "REASONING_EFFORT_LOW")),
+    ],
+)
+def test_thinking_config_arrives(
+    google: genai.Client, simulator: Simulator, thinking: types.ThinkingConfig, wanted: tuple[bool, str]
+) -> None:
+    config = types.GenerateContentConfig(thinking_config=thinking)
+    google.models.generate_content(model="kimi", contents="Hi", config=config)
+    options = _chat_bodies(simulator)[-1]["options"]
+    assert (options["thinking"], options["reasoning_effort"]) == wanted
+
+
+def test_google_search_switches_search_on(google: genai.Client, simulator: Simulator) -> None:
+    config = types.GenerateContentConfig(tools=[types.Tool(google_search=types.GoogleSearch())])
+    google.models.generate_content(model="kimi", contents="Hi", config=config)
+    assert [tool["type"] for tool in _chat_bodies(simulator)[-1]["tools"]] == ["TOOL_TYPE_SEARCH"]
+
+
+def test_parameters_without_effect_are_named(gateway: Gateway, simulator: Simulator) -> None:
+    body = {
+        "contents": [{"parts": [{"text": "Hi"}]}],
+        "generationConfig": {"topK": 3, "temperature": 0.1},
+        "safetySettings": [{"category": "HARM_CATEGORY_HARASSMENT", "threshold": "BLOCK_NONE"}],
+    }
+    for method in ("generateContent", "streamGenerateContent?alt=sse"):
+        answer = gateway.http.post(f"/v1beta/models/kimi:{method}", json=body)
+        assert answer.status_code == 200, answer.text
+        named = set(answer.headers["llm_provider-x-kimi-ignored"].split(","))
+        assert named >= {"topK", "temperature", "safetySettings"}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("case", BEFORE_THE_FIRST_EVENT, ids=lambda case: case.scenario)
+def test_each_class_of_error(gateway: Gateway, simulator: Simulator, case: Case, stream: bool) -> None:
+    simulator.scenario(case.scenario, times=None, **dict(case.params))
+    options = types.HttpOptions(base_url=gateway.url)
+    client = genai.Client(api_key=MASTER_KEY, http_options=options)
+    with pytest.raises(errors.APIError) as caught:
+        if stream:
+            list(client.models.generate_content_stream(model="kimi", contents="Hi"))
+        else:
+            client.models.generate_content(model="kimi", contents="Hi")
+    client.close()
+    assert caught.value.code == case.status
+    assert caught.value.status == STATUS[case.status]
+    assert f"[{case.code}]" in caught.value.message
+
+
+def test_a_mid_stream_error_ends_the_stream_as_an_error(gateway: Gateway, simulator: Simulator) -> None:
+    simulator.scenario("overloaded_after_text", times=None)
+    body = {"contents": [{"parts": [{"text": "Hi"}]}]}
+    answer = gateway.http.post("/v1beta/models/kimi:streamGenerateContent?alt=sse", json=body)
+    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
+    assert events[0]["candidates"][0]["content"]["parts"][0]["text"].startswith("Well")
+    assert events[-1]["error"]["status"] == "UNAVAILABLE"
+    assert not [e for e in events if e.get("candidates", [{}])[0].get("finishReason")]
+
+
+@pytest.mark.parametrize("alt", ["", "?alt=sse"])
+def test_the_first_chunk_is_there_during_the_pause(gateway: Gateway, simulator: Simulator, alt: str) -> None:
+    simulator.scenario("slow", pause_s=1.5)
+    url = f"{gateway.url}/v1beta/models/kimi:streamGenerateContent{alt}"
+    headers = {"x-goog-api-key": MASTER_KEY}
+    with (
+        httpx.Client(trust_env=False, headers=headers, timeout=30) as client,
+        client.stream("POST", url, json={"contents": [{"parts": [{"text": "Hi"}]}]}) as answer,
+    ):
+        pieces = answer.iter_text()
+        seen = next(pieces)
+        half_at = time.monotonic()
+        assert "Before the pause" in seen
+        rest = "".join(pieces)
+        assert time.monotonic() - half_at > 0.8
+    if not alt:
+        assert answer.headers["content-type"].startswith("application/json")
+        array: list[dict[str, Any]] = json.loads(seen + rest)
+        assert array[-1]["usageMetadata"]["totalTokenCount"] > 0
+
+
+@pytest.mark.parametrize("moment", ["hang_before_headers", "hang_mid_text"])
+def test_leaving_frees_the_stream(gateway: Gateway, simulator: Simulator, moment: str) -> None:
+    body = {"contents": [{"parts": [{"text": "Hi"}]}]}
+    for method in ("generateContent", "streamGenerateContent?alt=sse"):
+        simulator.scenario(moment)
+        with pytest.raises(httpx.ReadTimeout):
+            gateway.http.post(f"/v1beta/models/kimi:{method}", json=body, timeout=httpx.Timeout(5, read=0.7))
+        assert simulator.until("active_streams", 0, timeout_s=1) < 1
+
+
+def test_count_tokens(google: genai.Client) -> None:
+    few = google.models.count_tokens(model="kimi", contents="Hello")
+    many = google.models.count_tokens(model="kimi", contents="Hello, how are you today? " * 20)
+    assert 0 < few.total_tokens < many.total_tokens
+
+
+def test_models(gateway: Gateway) -> None:
+    client = genai.Client(api_key=MASTER_KEY, http_options=types.HttpOptions(base_url=gateway.url))
+    listed = {model.name: model for model in client.models.list(config={"page_size": 3})}
+    assert listed.keys() >= {"models/kimi", "models/kimi-k3", "models/kimi-research"}
+    one = client.models.get(model="kimi-k2.6")
+    assert one.name == "models/kimi-k2.6"
+    assert one.input_token_limit == 262144
+    with pytest.raises(errors.APIError) as caught:
+        client.models.get(model="kimi-nothing")
+    assert (caught.value.code, caught.value.status) == (404, "NOT_FOUND")
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"contents": "Hi", "cachedContent": "x"}, "cachedContent is not supported"),
+        ({"contents": [{"role": "wizard", "parts": [{"text": "Hi"}]}]}, "unknown role 'wizard'"),
+        ({"contents": 7}, "contents must be a list"),
+        ({"contents": []}, "messages is empty"),
+        ({"contents": [{"parts": [{"text": "?"}, {"inlineData": {"mimeType": "image/png", "data": "AAAA"}}]}]}, "image"),
+        ({"contents": [{"parts": [{"executableCode": {"code": "1"}}]}]}, "executableCode"),
+        ({"contents": [{"parts": [{"text": "Hi"}]}], "generationConfig": {"candidateCount": 2}}, "n must be 1"),
+    ],
+)
+def test_bad_input(gateway: Gateway, simulator: Simulator, body: dict[str, Any], words: str) -> None:
+    for method in ("generateContent", "streamGenerateContent"):
+        answer = gateway.http.post(f"/v1beta/models/kimi:{method}", json=body)
+        assert answer.status_code == 400, answer.text
+        assert words in answer.json()["error"]["message"]
+        assert answer.json()["error"]["status"] == "INVALID_ARGUMENT"
+    assert simulator.state()["total_streams"] == 0
+
+
+def test_a_wrong_key_is_refused_in_googles_format(gateway: Gateway) -> None:
+    answer = gateway.http.post(
+        "/v1beta/models/kimi:generateContent",
+        json={"contents": [{"parts": [{"text": "Hi"}]}]},
+        headers={"authorization": "Bearer sk-wrong"},
+    )
+    assert answer.status_code in (400, 401)
+    assert answer.json()["error"]["status"] in ("UNAUTHENTICATED", "INVALID_ARGUMENT")
+
+
+def test_curl(gateway: Gateway, simulator: Simulator) -> None:
+    simulator.scenario("search_turn")
+    command = ["curl", "-sSN", "--fail", f"{gateway.url}/v1beta/models/kimi:generateContent"]
+    command += ["-H", f"x-goog-api-key: {MASTER_KEY}", "-H", "Content-Type: application/json"]
+    command += ["-d", '{"contents":[{"parts":[{"text":"Weather in Oslo?"}]}]}']
+    answer = json.loads(subprocess.run(command, capture_output=True, timeout=60, check=True).stdout)
+    assert "9 °C" in answer["candidates"][0]["content"]["parts"][-1]["text"]
