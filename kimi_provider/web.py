@@ -12,7 +12,7 @@ import http.cookiejar
 import math
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, ClassVar, Protocol
@@ -205,6 +205,8 @@ def connection_error(url: str, exc: httpx.HTTPError) -> KimiError:
         return UpstreamTimeout(f"{host_of(url)} did not accept a connection in time")
     if isinstance(exc, httpx.ConnectError):
         return Unavailable(f"{host_of(url)} can't be reached")
+    if isinstance(exc, httpx.ProxyError):
+        return Unavailable(f"{host_of(url)} can't be reached through the proxy of the environment")
     if isinstance(exc, httpx.NetworkError | httpx.RemoteProtocolError):
         return Unavailable(f"{host_of(url)} closed the connection before it answered")
     return UpstreamError(f"{host_of(url)} sent an answer that can't be read ({type(exc).__name__})")
@@ -260,7 +262,8 @@ async def pump(
                     break
                 if buffer or decoder.done or decoder.content_frames != state.seen_frames:
                     ready.set()
-                if state.waiting_bytes > max_buffer_bytes:
+                # Only what waits for the consumer may pause us: a frame still being collected waits for its end.
+                if buffer and state.waiting_bytes > max_buffer_bytes:
                     drained.clear()
                     await drained.wait()
             buffer.extend(decoder.close())
@@ -287,14 +290,13 @@ async def pump(
                 async with asyncio.timeout_at(min(limit, deadline)):
                     await ready.wait()
             except TimeoutError:
-                if loop.time() >= deadline:
-                    raise UpstreamTimeout("The answer took longer than the time allowed") from None
-                if decoder.done:
-                    for event in decoder.close():
-                        buffer.append(event)
-                    yield merged(buffer)
-                    return
-                raise UpstreamTimeout(f"The service sent nothing for {idle_timeout_s:g} s") from None
+                if not ready.is_set():  # else something came in the same turn of a busy loop
+                    if loop.time() >= deadline:
+                        raise UpstreamTimeout("The answer took longer than the time allowed") from None
+                    if decoder.done:
+                        yield merged(decoder.close())
+                        return
+                    raise UpstreamTimeout(f"The service sent nothing for {idle_timeout_s:g} s") from None
             ready.clear()
             if decoder.content_frames != state.seen_frames:
                 state.seen_frames = decoder.content_frames
@@ -313,8 +315,7 @@ async def pump(
                 return
     finally:
         reader.cancel()
-        with suppress(asyncio.CancelledError):
-            await reader
+        await asyncio.wait((reader,))  # not `await reader`: its cancellation and ours could not be told apart
 
 
 class _PumpState:

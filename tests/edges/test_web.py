@@ -1,0 +1,606 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import http.server
+import socket
+import threading
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from kimi_provider import web as web_module
+from kimi_provider.errors import (
+    KimiError,
+    Overloaded,
+    ProtocolError,
+    RateLimited,
+    Unavailable,
+    UpstreamError,
+    UpstreamTimeout,
+)
+from kimi_provider.events import Event, Finished, TextDelta, ThinkingDelta
+from kimi_provider.settings import Settings
+from kimi_provider.upstream import Upstream
+from kimi_provider.web import (
+    MAX_REPLY_BYTES,
+    USER_AGENT,
+    Session,
+    Web,
+    connection_error,
+    pump,
+    seconds,
+    session_headers,
+    status_error,
+)
+
+from ..accounts.fakes import AuthServer
+
+UPSTREAM = Upstream.load()
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+# --- the pump, on plain bytes ---
+
+
+class Letters:
+    """Each byte means something: lower case is text, upper case thinking, the rest see `feed`."""
+
+    def __init__(self) -> None:
+        self.content_frames = 0
+        self.done = False
+        self.ended = False
+        self.closed = 0
+
+    def feed(self, chunk: bytes) -> Iterable[Event]:
+        for letter in chunk.decode():
+            match letter:
+                case "#":  # content that shows nothing
+                    self.content_frames += 1
+                case "~":  # a heartbeat
+                    pass
+                case ".":  # done; an end may follow
+                    self.content_frames += 1
+                    self.done = True
+                case "$":  # the end
+                    self.ended = True
+                    return
+                case "!":
+                    raise Overloaded("busy")
+                case "?":
+                    raise LookupError("a defect")
+                case _:
+                    self.content_frames += 1
+                    yield TextDelta(letter) if letter.islower() else ThinkingDelta(letter)
+
+    def close(self) -> Iterable[Event]:
+        self.closed += 1
+        if not (self.done or self.ended):
+            raise ProtocolError("too early")
+        yield Finished()
+
+
+class Source:
+    """Chunks as a connection brings them: bytes, seconds to wait, failures; notes how it was left."""
+
+    def __init__(self, *steps: bytes | float | Exception, close_s: float = 0) -> None:
+        self.steps = steps
+        self.close_s = close_s
+        self.left = ""
+
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
+        try:
+            for step in self.steps:
+                if isinstance(step, bytes):
+                    yield step
+                elif isinstance(step, Exception):
+                    raise step
+                else:
+                    await asyncio.sleep(step)
+        except asyncio.CancelledError:
+            await asyncio.sleep(self.close_s)
+            self.left = "cancelled"
+            raise
+
+    def pumped(
+        self, decoder: Letters, *, idle_s: float = 5, grace_s: float = 5, all_s: float = 5, max_bytes: int = 1 << 20
+    ) -> AsyncGenerator[list[Event], None]:
+        return pump(
+            aiter(self),
+            decoder,
+            idle_timeout_s=idle_s,
+            done_grace_s=grace_s,
+            deadline=asyncio.get_running_loop().time() + all_s,
+            max_buffer_bytes=max_bytes,
+        )
+
+
+def shown(batches: Iterable[list[Event]]) -> str:
+    events = [event for batch in batches for event in batch]
+    return "".join(event.text if isinstance(event, TextDelta | ThinkingDelta) else "|" for event in events)
+
+
+async def test_all_that_is_there_is_one_batch() -> None:
+    batches = [batch async for batch in Source(*[b"a"] * 500, b"BC", b"d", b"$").pumped(Letters())]
+    assert batches == [[TextDelta("a" * 500), ThinkingDelta("BC"), TextDelta("d"), Finished()]]
+
+
+async def test_what_comes_alone_is_shown_alone() -> None:
+    got: list[tuple[str, float]] = []
+    started = time.perf_counter()
+    async for batch in Source(b"a", 0.1, b"b", 0.1, b"$").pumped(Letters()):
+        got.append((shown([batch]), time.perf_counter() - started))
+    assert [text for text, _ in got] == ["a", "b", "|"]
+    assert got[0][1] < 0.08
+    assert 0.1 <= got[1][1] < 0.18
+
+
+async def test_a_slow_reader_pauses_the_connection_and_loses_nothing() -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for number in range(400):
+            sent += 1000
+            yield bytes([97 + number % 26]) * 1000
+            await asyncio.sleep(0)
+        yield b"$"
+
+    taken, most_ahead = "", 0
+    batches = pump(
+        endless(),
+        Letters(),
+        idle_timeout_s=5,
+        done_grace_s=5,
+        deadline=asyncio.get_running_loop().time() + 5,
+        max_buffer_bytes=10_000,
+    )
+    async for batch in batches:
+        taken += shown([batch])
+        await asyncio.sleep(0.002)
+        most_ahead = max(most_ahead, sent - len(taken))
+    assert taken == "".join(chr(97 + number % 26) * 1000 for number in range(400)) + "|"
+    assert 10_000 <= most_ahead <= 12_000
+
+
+async def test_a_frame_larger_than_the_buffer_passes() -> None:
+    """What a decoder still collects waits for nobody, so it must not pause the connection."""
+    silent = [b"~" * 1000] * 50
+    started = time.perf_counter()
+    batches = [
+        batch async for batch in Source(*silent, b"a", *silent, b"$").pumped(Letters(), idle_s=2, max_bytes=5000)
+    ]
+    assert shown(batches) == "a|"
+    assert time.perf_counter() - started < 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "text", "error"),
+    [
+        ((b"ab", b"c!d", b"e$"), "abc", Overloaded),
+        ((b"ab", 0.02, b"c!"), "abc", Overloaded),
+        ((b"ab",), "ab", ProtocolError),
+        ((), "", ProtocolError),
+        ((b"ab", httpx.ReadError("reset by 10.0.0.1?key=1")), "ab", ProtocolError),
+        ((b"ab", httpx.RemoteProtocolError("incomplete chunked read")), "ab", ProtocolError),
+        ((b"ab", httpx.DecodingError("bad gzip")), "ab", ProtocolError),
+        ((b"ab.", 0.02, b"!"), "ab", Overloaded),
+        ((b"ab?",), "ab", LookupError),
+    ],
+)
+async def test_what_was_decoded_is_shown_before_the_failure(
+    steps: tuple[bytes | float | Exception, ...], text: str, error: type[Exception]
+) -> None:
+    batches: list[list[Event]] = []
+
+    async def run() -> None:
+        async for batch in Source(*steps).pumped(Letters()):
+            batches.append(batch)
+            await asyncio.sleep(0.01)
+
+    with pytest.raises(error) as caught:
+        await run()
+    assert shown(batches) == text
+    assert "10.0.0.1" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (b"ab$",),
+        (b"ab", b"$more"),
+        (b"ab.",),
+        (b"ab.", httpx.ReadError("reset")),
+        (b"ab.", 0.02, b"$"),
+        (b"a", b"b.", 30),
+        (b"ab.", *(b"~", 0.02) * 20),
+    ],
+)
+async def test_a_complete_answer_ends_well_however_the_connection_does(
+    steps: tuple[bytes | float | Exception, ...],
+) -> None:
+    decoder = Letters()
+    started = time.perf_counter()
+    batches = [batch async for batch in Source(*steps).pumped(decoder, grace_s=0.1)]
+    assert shown(batches) == "ab|"
+    assert decoder.closed == 1
+    assert time.perf_counter() - started < 0.3
+
+
+@pytest.mark.parametrize(
+    ("steps", "limits", "text", "says", "after_s"),
+    [
+        ((b"a", 30), {"idle_s": 0.1}, "a", "sent nothing for 0.1 s", 0.1),
+        ((30.0,), {"idle_s": 0.1}, "", "sent nothing for 0.1 s", 0.1),
+        ((b"a", *(b"~", 0.02) * 50), {"idle_s": 0.1}, "a", "sent nothing for 0.1 s", 0.1),
+        ((*(b"#", 0.05) * 4, 30), {"idle_s": 0.1}, "", "sent nothing for 0.1 s", 0.25),
+        ((*(b"a", 0.05) * 50,), {"all_s": 0.2}, "aaaa", "longer than the time allowed", 0.2),
+        ((b"a.", 30), {"all_s": 0.1}, "a", "longer than the time allowed", 0.1),
+    ],
+)
+async def test_silence_and_length_have_their_bounds(
+    steps: tuple[bytes | float | Exception, ...], limits: dict[str, float], text: str, says: str, after_s: float
+) -> None:
+    source, batches = Source(*steps), list[list[Event]]()
+
+    async def run() -> None:
+        async for batch in source.pumped(Letters(), **limits):  # type: ignore[arg-type]
+            batches.append(batch)
+
+    started = time.perf_counter()
+    with pytest.raises(UpstreamTimeout, match=says):
+        await run()
+    assert after_s <= time.perf_counter() - started < after_s + 0.15
+    assert shown(batches) == text
+    assert source.left == "cancelled"
+
+
+async def test_a_reader_that_takes_its_time_is_not_the_services_silence() -> None:
+    texts = []
+    async for batch in Source(b"a", 0.05, b"b", 0.05, b"$").pumped(Letters(), idle_s=0.08):
+        texts.append(shown([batch]))
+        await asyncio.sleep(0.2)
+    assert "".join(texts) == "ab|"
+
+
+async def test_what_came_in_time_counts_although_the_loop_was_busy() -> None:
+    async def hold_up() -> None:
+        await asyncio.sleep(0.01)
+        time.sleep(0.12)
+
+    batches = Source(0.02, b"ab$").pumped(Letters(), idle_s=0.05)
+    _, got = await asyncio.gather(hold_up(), anext(batches))
+    assert shown([got]) == "ab|"
+    await batches.aclose()
+
+
+async def test_closing_waits_until_the_reader_has_left() -> None:
+    source = Source(b"a", 30, close_s=0.02)
+    batches = source.pumped(Letters())
+    await anext(batches)
+    await batches.aclose()
+    assert source.left == "cancelled"
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "kimi-pump"]
+
+
+async def test_who_is_cancelled_while_closing_stays_cancelled() -> None:
+    batches = Source(b"a", 30, close_s=0.2).pumped(Letters(), idle_s=0.05)
+
+    async def run() -> None:
+        async for _ in batches:
+            pass
+
+    task = asyncio.create_task(run())
+    await asyncio.sleep(0.12)  # the idle timeout is over, the reader is leaving
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0.2)
+
+
+# --- connections ---
+
+
+@asynccontextmanager
+async def endless_server() -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """Answers any request with text for ever; tells when its client has left."""
+    left = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        try:
+            while not reader.at_eof():
+                writer.write(b"1\r\na\r\n")
+                await writer.drain()
+                await asyncio.sleep(0.005)
+        except ConnectionError:
+            pass
+        left.set()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/x", left
+
+
+async def test_closing_the_pump_and_the_stream_closes_the_connection() -> None:
+    loop = asyncio.get_running_loop()
+    async with endless_server() as (url, left):
+        web = await Web.current(UPSTREAM)
+        async with web.stream(url, headers={}, content=b"x", deadline=loop.time() + 5) as response:
+            batches = pump(
+                response.aiter_bytes(), Letters(), idle_timeout_s=5, done_grace_s=5, deadline=loop.time() + 5
+            )
+            async with aclosing(batches):
+                assert shown([await anext(batches)]).startswith("a")
+        async with asyncio.timeout(1):
+            await left.wait()
+
+
+async def test_a_cancelled_reader_closes_the_connection() -> None:
+    loop = asyncio.get_running_loop()
+    async with endless_server() as (url, left):
+        web = await Web.current(UPSTREAM)
+        begun = asyncio.Event()
+
+        async def read() -> None:
+            async with web.stream(url, headers={}, content=b"x", deadline=loop.time() + 5) as response:
+                async for _ in response.aiter_bytes():
+                    begun.set()
+
+        task = asyncio.create_task(read())
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with asyncio.timeout(1):
+            await left.wait()
+
+
+@pytest.fixture
+def server() -> Iterator[AuthServer]:
+    with AuthServer(legacy=lambda asked: (200, {}, {"ok": True})) as server:
+        yield server
+
+
+async def called(url: str, method: str = "POST", **more: Any) -> web_module.Reply:
+    web = await Web.current(UPSTREAM)
+    return await web.call(method, url, **{"headers": {}, "json": {}, "timeout_s": 5, **more})
+
+
+async def streamed(url: str) -> None:
+    web = await Web.current(UPSTREAM)
+    deadline = asyncio.get_running_loop().time() + 5
+    async with web.stream(url, headers={}, content=b"{}", deadline=deadline) as response:
+        await response.aread()
+
+
+def test_each_loop_has_its_own_connections_and_reuses_them(server: AuthServer) -> None:
+    async def several() -> None:
+        for _ in range(3):
+            assert (await called(server.url)).json() == {"ok": True}
+
+    for _ in range(3):
+        asyncio.run(several())
+    gc.collect()  # a socket left open is a ResourceWarning, and warnings are errors
+    assert len(server.asked) == 9
+    assert server.connections == 3
+
+
+async def test_tasks_of_one_loop_share_one_doorway() -> None:
+    first, *others = await asyncio.gather(*(Web.current(UPSTREAM) for _ in range(5)))
+    assert all(other is first for other in others)
+
+
+def test_loops_in_threads_do_not_share(server: AuthServer) -> None:
+    seen: list[Web] = []
+
+    async def one() -> None:
+        await called(server.url)
+        seen.append(await Web.current(UPSTREAM))
+
+    threads = [threading.Thread(target=asyncio.run, args=(one(),)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(web) for web in seen}) == 4
+
+
+@pytest.mark.parametrize(
+    ("status", "location", "named"),
+    [
+        (301, "https://elsewhere.example/login?ticket=secret", "elsewhere.example"),
+        (302, "/login?ticket=secret", "another page"),
+        (303, "https://user:secret@elsewhere.example:444/", "elsewhere.example:444"),
+        (307, "", "another page"),
+        (308, "https://elsewhere.example/secret", "elsewhere.example"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "stream"])
+async def test_a_redirect_is_refused_and_never_followed(
+    server: AuthServer, status: int, location: str, named: str, method: str
+) -> None:
+    server.legacy = lambda asked: (status, {"location": location}, b"")
+    with pytest.raises(UpstreamError) as caught:
+        await (streamed(server.url) if method == "stream" else called(server.url + "/a", method))
+    assert caught.value.message.endswith(f"redirects to {named}, which is not followed")
+    assert "KIMI_BASE_URL" in caught.value.cure()
+    assert "secret" not in str(caught.value)
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("location", ["http://[::1", "http://host:port/", "http://ho st\x7f/"])
+async def test_a_redirect_to_nowhere_is_an_error_of_ours(server: AuthServer, location: str) -> None:
+    server.legacy = lambda asked: (302, {"location": location}, b"")
+    with pytest.raises((UpstreamError, Unavailable)):
+        await called(server.url)
+    assert len(server.asked) == 1
+
+
+async def test_cookies_are_neither_kept_nor_sent(server: AuthServer) -> None:
+    server.legacy = lambda asked: (200, {"set-cookie": "who=ada; Path=/"}, {})
+    for _ in range(2):
+        await called(server.url)
+    await streamed(server.url)
+    assert not any("cookie" in {name.lower() for name in asked.headers} for asked in server.asked)
+
+
+async def test_the_user_agent_is_our_own(server: AuthServer) -> None:
+    await called(server.url, "GET", json=None)
+    await streamed(server.url)
+    for asked in server.asked:
+        sent = {name.lower(): value for name, value in asked.headers.items()}
+        assert sent["user-agent"] == USER_AGENT
+        assert sent["accept-encoding"] == "identity"
+    assert USER_AGENT.startswith("kimi-provider/")
+
+
+@pytest.mark.parametrize(("more", "fits"), [(0, True), (1, False)])
+async def test_an_answer_is_read_up_to_a_bound(server: AuthServer, more: int, fits: bool) -> None:
+    server.legacy = lambda asked: (200, {}, b"x" * (MAX_REPLY_BYTES + more))
+    if fits:
+        reply = await called(server.url)
+        assert (len(reply.body), reply.json()) == (MAX_REPLY_BYTES, None)
+    else:
+        with pytest.raises(UpstreamError, match=f"more than {MAX_REPLY_BYTES} bytes"):
+            await called(server.url)
+
+
+async def test_a_slow_answer_is_a_timeout(server: AuthServer) -> None:
+    server.delay_s = 0.3
+    with pytest.raises(UpstreamTimeout, match=r"within 0\.05 s") as caught:
+        await called(server.url + "/path?key=secret", timeout_s=0.05)
+    assert "/path" not in str(caught.value)
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("how", ["call", "stream"])
+async def test_nobody_there_is_unavailable_and_names_the_host_only(how: str) -> None:
+    port = closed_port()
+    url = f"http://user:hunter2@127.0.0.1:{port}/some/path?key=secret"
+    with pytest.raises(Unavailable) as caught:
+        await (streamed(url) if how == "stream" else called(url))
+    assert caught.value.message == f"127.0.0.1:{port} can't be reached"
+
+
+class _Hangup(http.server.BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.close_connection = True
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("how", ["call", "stream"])
+async def test_a_server_that_hangs_up_is_unavailable(how: str) -> None:
+    with http.server.HTTPServer(("127.0.0.1", 0), _Hangup) as hangup:
+        thread = threading.Thread(target=hangup.serve_forever, args=(0.01,))
+        thread.start()
+        url = f"http://127.0.0.1:{hangup.server_port}/path"
+        try:
+            with pytest.raises(Unavailable, match="closed the connection"):
+                await (streamed(url) if how == "stream" else called(url))
+        finally:
+            hangup.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("failure", "error", "says"),
+    [
+        (httpx.ConnectTimeout("x"), UpstreamTimeout, "did not accept a connection in time"),
+        (httpx.ConnectError("x"), Unavailable, "can't be reached"),
+        (httpx.ProxyError("x"), Unavailable, "proxy"),
+        (httpx.ReadError("x"), Unavailable, "closed the connection"),
+        (httpx.WriteError("x"), Unavailable, "closed the connection"),
+        (httpx.RemoteProtocolError("x"), Unavailable, "closed the connection"),
+        (httpx.DecodingError("x"), UpstreamError, "DecodingError"),
+    ],
+)
+def test_failures_of_connections_by_kind(failure: httpx.HTTPError, error: type[KimiError], says: str) -> None:
+    got = connection_error("https://u:p@kimi.example:8443/path?key=1", failure)
+    assert type(got) is error
+    assert got.message.startswith("kimi.example:8443 ")
+    assert says in got.message
+    assert "path" not in got.message
+
+
+@pytest.mark.parametrize(
+    ("status", "retry_after", "error", "wait_s"),
+    [
+        (429, "7", RateLimited, 7),
+        (429, None, RateLimited, None),
+        (502, "1.5", Unavailable, 1.5),
+        (503, "soon", Unavailable, None),
+        (504, "0", Unavailable, 0),
+        (500, "7", UpstreamError, None),
+        (404, None, UpstreamError, None),
+        (418, None, UpstreamError, None),
+    ],
+)
+def test_a_status_that_explains_itself(
+    status: int, retry_after: str | None, error: type[KimiError], wait_s: float | None
+) -> None:
+    got = status_error(status, "https://kimi.example/path", retry_after)
+    assert (type(got), got.retry_after_s) == (error, wait_s)
+    assert str(status) in got.message
+    assert "/path" not in got.message
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("3", 3), (" 2.5 ", 2.5), ("0", 0), ("-1", None), ("nan", None), ("inf", None), ("", None), (None, None)],
+)
+def test_retry_after_in_seconds(text: str | None, value: float | None) -> None:
+    assert seconds(text) == value
+
+
+# --- headers of an account ---
+
+
+def headers_of(session: Session, **given: str) -> dict[str, str]:
+    return session_headers(session, Settings(_env_file=None, kimi_headers=given), UPSTREAM)  # type: ignore[call-arg]
+
+
+def test_headers_come_from_the_tokens_claims() -> None:
+    session = Session(
+        access_token="secret", account="a", base_url="", device_id="7500", session_id="1700", traffic_id="sub"
+    )
+    assert headers_of(session) == {
+        "x-msh-platform": "web",
+        "x-msh-version": "2.2.0",
+        "x-language": "en-US",
+        "r-timezone": "UTC",
+        "authorization": "Bearer secret",
+        "x-msh-device-id": "7500",
+        "x-msh-session-id": "1700",
+        "x-traffic-id": "sub",
+    }
+    assert "secret" not in repr(session)
+
+
+def test_claims_that_are_missing_are_left_out_not_invented() -> None:
+    headers = headers_of(Session(access_token="t", account="a", base_url="", session_id=""))
+    assert not headers.keys() & {"x-msh-device-id", "x-msh-session-id", "x-traffic-id"}
+
+
+def test_the_owners_headers_replace_the_tables_but_not_the_accounts() -> None:
+    session = Session(access_token="t", account="a", base_url="", device_id="mine")
+    headers = headers_of(session, **{"X-Language": "id-ID", "x-extra": "1", "x-msh-device-id": "other"})
+    assert (headers["x-language"], headers["x-extra"], headers["x-msh-device-id"]) == ("id-ID", "1", "mine")
+    assert headers["x-msh-version"] == "2.2.0"
