@@ -7,6 +7,8 @@
 2. `get_optional_params`: LiteLLM drops what it believes a custom provider does not support (reasoning_effort, thinking,
    ...), or answers 400 when `drop_params` is off. Ours says that the provider takes them; it honours or reports each.
    Unnecessary once a custom handler can name its parameters.
+3. `Cache.should_use_cache`: LiteLLM's cache key ignores parameters it does not know, so one conversation would be
+   answered from another (`caching`). Unnecessary once a custom handler can say what is cacheable.
 
 Outside the tested versions a shim whose probe fails stays off, and one start-up line says what that means.
 """
@@ -23,9 +25,11 @@ from typing import TYPE_CHECKING, Any
 
 import litellm
 import litellm.main
+from litellm.caching.caching import Cache
 from litellm.utils import CustomStreamWrapper
 
-from . import outbound
+from ..errors import KimiError
+from . import caching, outbound
 
 if TYPE_CHECKING:
     from .llm import KimiLLM
@@ -63,7 +67,33 @@ def install(handler: KimiLLM, provider: str) -> list[str]:
         )
     elif not _is_ours(parameters):
         litellm.main.get_optional_params = _taking_more(parameters, provider)
+    should_use = getattr(Cache, "should_use_cache", None)
+    if should_use is None:
+        limits.append(
+            f"keep 'cache: true' off: conversations would share answers (litellm {version} has changed its cache)"
+        )
+    elif not _is_ours(should_use):
+        Cache.should_use_cache = _caching_plain_prompts(should_use, handler, provider)
     return limits
+
+
+def _caching_plain_prompts(original: Callable[..., bool], handler: KimiLLM, provider: str) -> Callable[..., bool]:
+    @functools.wraps(original)
+    def should_use_cache(self: Any, **kwargs: Any) -> bool:
+        model = kwargs.get("model")
+        if isinstance(model, str) and (
+            kwargs.get("custom_llm_provider") == provider or model.startswith(f"{provider}/")
+        ):
+            try:
+                spec = handler.engine().upstream.resolve(model.removeprefix(f"{provider}/"))
+            except KimiError:
+                return False
+            if not caching.may_cache(kwargs, spec):
+                return False
+        return original(self, **kwargs)
+
+    should_use_cache.kimi_provider = True  # type: ignore[attr-defined]  # marks our own wrapper
+    return should_use_cache
 
 
 def _is_ours(function: Callable[..., Any]) -> bool:
