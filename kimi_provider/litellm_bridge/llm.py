@@ -106,7 +106,9 @@ class _Call:
         raise to_litellm(failure, model=self.model, language=self._handler.language) from None
 
     def headers(self) -> dict[str, str]:
-        return {"x-kimi-ignored": ",".join(self._ignored)} if self._ignored else {}
+        """Who answers, and which parameters have no effect."""
+        served_by = {"x-kimi-served-by": self.model}
+        return {**served_by, "x-kimi-ignored": ",".join(self._ignored)} if self._ignored else served_by
 
     def events(self) -> AsyncGenerator[Event, None]:
         engine = self._handler.engine()
