@@ -272,3 +272,13 @@ class UpstreamTimeout(KimiError):
 
     status = 504
     code = "timeout"
+
+
+def codes() -> frozenset[str]:
+    """Codes of everything that can go wrong at the service, the right side of `errors` in upstream.yaml."""
+    found, left = set[str](), KimiError.__subclasses__()
+    while left:
+        error = left.pop()
+        found.add(error.code)
+        left += error.__subclasses__()
+    return frozenset(found - {CredentialMissing.code})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,15 +28,27 @@ class SettingsError(Exception):
     """A setting or data file can't be used; the text says which and what to do."""
 
 
+_PORTS = {"http": 80, "https": 443}
+
+
 def _origin(value: str) -> str:
     parts = urlsplit(value.strip())
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("must be an address such as https://www.kimi.com")
-    if parts.path.strip("/") or parts.query or parts.fragment or parts.username:
+    if parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:
         raise ValueError("must be scheme, host and port only, such as https://www.kimi.com")
-    return f"{parts.scheme}://{parts.netloc}"
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError("must have a port between 0 and 65535, or none") from None
+    # One spelling for each origin: others are compared with it.
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, _PORTS[parts.scheme]) else "")
 
 
+#: What HTTP lets stand in a header (RFC 9110, 5.1 and 5.5), ASCII only.
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\x21-\x7e]([\t\x20-\x7e]*[\x21-\x7e])?|")
 _NOT_YOURS = {"authorization", "cookie", "host", "content-length", "content-type", "transfer-encoding", "connection"}
 
 
@@ -47,6 +60,8 @@ def _headers(value: Any) -> Any:
             raise ValueError('must be a JSON object such as {"x-msh-version": "2.2.0"}') from exc
     if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
         raise ValueError("must be a JSON object of strings")
+    if not all(_HEADER_NAME.fullmatch(str(name)) and _HEADER_VALUE.fullmatch(text) for name, text in value.items()):
+        raise ValueError("must hold names and values that fit into HTTP headers: plain ASCII, no line breaks")
     headers = {str(name).lower(): text for name, text in value.items()}
     if wrong := headers.keys() & _NOT_YOURS:
         raise ValueError(f"must not set {', '.join(sorted(wrong))}; it is for version and language headers")
@@ -54,26 +69,28 @@ def _headers(value: Any) -> Any:
 
 
 Origin = Annotated[str, AfterValidator(_origin)]
+#: `NAME=` in a .env file means none, not the current folder.
+OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
 Headers = Annotated[dict[str, str], NoDecode, BeforeValidator(_headers)]
 
 
 class Settings(BaseSettings):
     """All settings of kimi_provider; times in seconds. Field names are the variables in lower case."""
 
-    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8-sig", extra="ignore", frozen=True)
 
     kimi_token: SecretStr | None = None
     kimi_base_url: Origin = "https://www.kimi.com"
     kimi_auth_url: Origin = "https://auth.kimi.com"
     kimi_protocol: Literal["auto", "connect", "rest"] = "auto"
     kimi_state_url: str | None = None
-    kimi_upstream_file: Path | None = None
+    kimi_upstream_file: OptionalPath = None
     kimi_headers: Headers = Field(default_factory=dict)
     kimi_max_streams: int = Field(2, ge=1, le=100)
-    kimi_queue_timeout_s: float = Field(30, ge=0)
+    kimi_queue_timeout_s: float = Field(30, ge=0, allow_inf_nan=False)
     kimi_keep_chats: bool = False
-    kimi_timeout_s: float = Field(600, gt=0)
-    kimi_idle_timeout_s: float = Field(90, gt=0)
+    kimi_timeout_s: float = Field(600, gt=0, allow_inf_nan=False)
+    kimi_idle_timeout_s: float = Field(90, gt=0, allow_inf_nan=False)
     kimi_lang: Literal["en", "id"] = "en"
     #: Set by `serve` for its own children when it starts the simulator; never by hand.
     kimi_demo: bool = False
@@ -85,6 +102,10 @@ class Settings(BaseSettings):
             return cls(**overrides)
         except ValidationError as exc:
             raise SettingsError(_explain(exc, os.environ)) from None
+        except UnicodeDecodeError:
+            raise SettingsError(".env is not valid UTF-8. Save it as UTF-8 text.") from None
+        except OSError as exc:
+            raise SettingsError(f".env can't be read ({exc.strerror}). Mend or remove it.") from None
 
     @property
     def token(self) -> str | None:

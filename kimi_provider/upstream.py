@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from .errors import ModelNotFound
+from .errors import ModelNotFound, codes
 from .settings import SettingsError
 
 
@@ -92,12 +92,31 @@ class Citations(_Row):
     hold_chars: int = Field(gt=0)
 
 
+def _compilable(pattern: str) -> str:
+    try:
+        re.compile(pattern, re.IGNORECASE)
+    except re.error as exc:
+        raise ValueError(f"not a regular expression: {exc}") from None
+    return pattern
+
+
+def _known_class(code: str) -> str:
+    known = codes()
+    if code not in known:
+        raise ValueError(f"'{code}' is no error of ours; choose one of: {', '.join(sorted(known))}")
+    return code
+
+
+#: A code of `errors.py`.
+ErrorClass = Annotated[str, AfterValidator(_known_class)]
+
+
 class ErrorPattern(_Row):
     """`pattern` is searched without case in reason and message of errors with one of `codes`."""
 
-    error_class: str = Field(alias="class")
+    error_class: ErrorClass = Field(alias="class")
     codes: frozenset[str]
-    pattern: str
+    pattern: Annotated[str, AfterValidator(_compilable)]
 
     @cached_property
     def regex(self) -> re.Pattern[str]:
@@ -108,11 +127,11 @@ class ErrorPattern(_Row):
 class Errors(_Row):
     """How the service's errors map to the codes of `errors.py` (protocol B.6, C.11)."""
 
-    reasons: dict[str, str]
+    reasons: dict[str, ErrorClass]
     patterns: tuple[ErrorPattern, ...]
-    codes: dict[str, str]
+    codes: dict[str, ErrorClass]
     retract_severities: frozenset[str]
-    retract_class: str
+    retract_class: ErrorClass
 
 
 class ModelSpec(_Row):
@@ -191,13 +210,15 @@ def _read(path: Path) -> dict[str, Any]:
         data = yaml.safe_load(path.read_text("utf-8"))
     except OSError as exc:
         raise SettingsError(f"KIMI_UPSTREAM_FILE: {path} can't be read: {exc.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path} is not valid UTF-8. Save it as UTF-8 text.") from None
     except yaml.YAMLError as exc:
         mark = getattr(exc, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise SettingsError(f"{path} is not valid YAML{where}: {getattr(exc, 'problem', exc)}") from None
-    if not isinstance(data, dict):
+    if data is not None and not isinstance(data, dict):
         raise SettingsError(f"{path}: expected a mapping such as 'models: ...', found {type(data).__name__}")
-    return data
+    return data or {}
 
 
 def _merged(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:

@@ -168,7 +168,7 @@ async def test_a_slow_reader_pauses_the_connection_and_loses_nothing() -> None:
         await asyncio.sleep(0.002)
         most_ahead = max(most_ahead, sent - len(taken))
     assert taken == "".join(chr(97 + number % 26) * 1000 for number in range(400)) + "|"
-    assert 10_000 <= most_ahead <= 12_000
+    assert 1000 < most_ahead <= 12_000
 
 
 async def test_a_frame_larger_than_the_buffer_passes() -> None:
