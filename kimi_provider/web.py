@@ -12,7 +12,7 @@ import http.cookiejar
 import math
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, ClassVar, Protocol
@@ -30,6 +30,9 @@ USER_AGENT = f"kimi-provider/{version('kimi-provider')}"
 
 #: Largest answer to a unary call that is read.
 MAX_REPLY_BYTES = 8 * 1024 * 1024
+
+#: The end of the body follows the last frame at once or never; only a connection that was read to it is used again.
+_BODY_END_S = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -280,6 +283,10 @@ async def pump(
         finally:
             state.finished = True
             ready.set()
+        if decoder.ended:
+            with suppress(httpx.HTTPError):
+                async for _ in chunks:
+                    pass
 
     reader = asyncio.create_task(read(), name="kimi-pump")
     silent_since = loop.time()
@@ -314,8 +321,12 @@ async def pump(
                     reader.result()
                 return
     finally:
-        reader.cancel()
-        await asyncio.wait((reader,))  # not `await reader`: its cancellation and ours could not be told apart
+        try:
+            if state.finished and decoder.ended:
+                await asyncio.wait((reader,), timeout=_BODY_END_S)
+        finally:
+            reader.cancel()
+            await asyncio.wait((reader,))  # not `await reader`: its cancellation and ours could not be told apart
 
 
 class _PumpState:

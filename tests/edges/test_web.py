@@ -396,6 +396,29 @@ def test_each_loop_has_its_own_connections_and_reuses_them(server: AuthServer) -
     assert server.connections == 3
 
 
+async def pumped(url: str) -> str:
+    web = await Web.current(UPSTREAM)
+    deadline = asyncio.get_running_loop().time() + 5
+    async with web.stream(url, headers={}, content=b"{}", deadline=deadline) as response:
+        chunks = response.aiter_bytes()
+        batches = pump(chunks, Letters(), idle_timeout_s=5, done_grace_s=5, deadline=deadline)
+        return shown([batch async for batch in batches])
+
+
+async def test_a_connection_is_used_again_after_an_answer(server: AuthServer) -> None:
+    server.legacy = lambda asked: (200, {}, b"ab$")
+    assert [await pumped(server.url) for _ in range(3)] == ["ab|"] * 3
+    assert server.connections == 1
+
+
+async def test_a_body_that_does_not_end_with_its_answer_is_left_alone() -> None:
+    source = Source(b"ab$", *(b"~", 0.01) * 1000)
+    started = time.perf_counter()
+    assert shown([batch async for batch in source.pumped(Letters())]) == "ab|"
+    assert time.perf_counter() - started < 0.3
+    assert source.left == "cancelled"
+
+
 async def test_tasks_of_one_loop_share_one_doorway() -> None:
     first, *others = await asyncio.gather(*(Web.current(UPSTREAM) for _ in range(5)))
     assert all(other is first for other in others)
