@@ -7,24 +7,27 @@ code 2; secrets are never printed, only where they are kept.
 from __future__ import annotations
 
 import asyncio
+import json
+import shlex
+import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 from rich.text import Text
 
 from . import doctor as checks
 from . import serve as serving
 from .engine import KimiEngine
 from .errors import CredentialMissing, KimiError, Language
-from .events import Finished, TextDelta, ThinkingDelta
-from .observe import redact_logs
+from .events import Citation, Finished, Source, TextDelta, ThinkingDelta
+from .observe import redact, redact_logs
 from .request import ChatRequest, Message, TextPart
 from .settings import Settings, SettingsError
 from .simulator.server import SimulatorServer
@@ -37,8 +40,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# Lines are never cut to the terminal's width: a path or command that is broken up can't be copied.
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -49,7 +53,8 @@ def main() -> None:
 
 def program() -> str:
     """The command as the reader can type it: with its path, since the environment is often not activated."""
-    return str(Path(sys.argv[0]))
+    path = Path(sys.argv[0])
+    return f"{shlex.quote(sys.executable)} -m {__package__}" if path.name == "__main__.py" else shlex.quote(str(path))
 
 
 @contextmanager
@@ -58,10 +63,10 @@ def _one_sentence() -> Iterator[None]:
     try:
         yield
     except (serving.ServeError, SettingsError) as exc:
-        err.print(Text(f"kimi-provider: {exc}"))
+        err.print(Text(f"kimi-provider: {redact(str(exc))}"))
         raise typer.Exit(2) from None
     except KimiError as exc:
-        err.print(Text(f"kimi-provider: {exc.describe(_language())}"))
+        err.print(Text(f"kimi-provider: {redact(exc.describe(_language()))}"))
         raise typer.Exit(2) from None
 
 
@@ -92,35 +97,34 @@ def _print_start(gateway: serving.Gateway) -> None:
         out.print(
             "[bold yellow]Demo mode:[/] no Kimi credential found (looked for KIMI_TOKEN in the environment and .env, "
             "and api_key on kimi/ rows of the configuration). The built-in simulator answers instead.\n"
-            f"Real mode: [bold]KIMI_TOKEN=... {program()} serve[/]"
+            f"Real mode: [bold]KIMI_TOKEN=... {escape(program())} serve[/]"
         )
-    out.print(f"Starting LiteLLM with {gateway.config} on {gateway.url} (about 10 s) ...")
+    elif gateway.accounts:
+        out.print(f"Accounts of KIMI_TOKEN: {', '.join(map(escape, gateway.accounts))}")
+    else:
+        out.print("No KIMI_TOKEN; only kimi/ rows with their own api_key can answer.")
+    out.print(f"Starting LiteLLM with {escape(str(gateway.config))} on {gateway.url} (about 10 s) ...")
 
 
 def _print_ready(gateway: serving.Gateway) -> None:
-    model = next((name for name in gateway.models if name.startswith("kimi")), "kimi")
-    key = f"$(cat {gateway.key_file})" if gateway.key_file else "$LITELLM_MASTER_KEY"
-    body = f'"model": "{model}", "stream": true'
-    lines = [
-        "",
-        f"[bold green]Ready:[/] {gateway.url}   guide: {gateway.url}/kimi",
-        f"Key:   {gateway.key_file or 'LITELLM_MASTER_KEY from the environment'}",
-        "",
-    ]
-    for message in lines:
-        out.print(message)
-    curls = (
-        ("OpenAI chat", "/v1/chat/completions", f'-H "Authorization: Bearer {key}"',
-         f'{{{body}, "messages": [{{"role": "user", "content": "Hello"}}]}}'),
-        ("Anthropic", "/v1/messages", f'-H "x-api-key: {key}" -H "anthropic-version: 2023-06-01"',
-         f'{{{body}, "max_tokens": 1024, "messages": [{{"role": "user", "content": "Hello"}}]}}'),
-        ("Responses", "/v1/responses", f'-H "Authorization: Bearer {key}"', f'{{{body}, "input": "Hello"}}'),
-    )  # fmt: skip
-    for title, path, auth, payload in curls:
+    out.print(f"\n[bold green]Ready:[/] {gateway.url}   guide: {gateway.url}/kimi   Ctrl-C stops it.")
+    out.print(f"Key:   {escape(gateway.key_source)}\n")
+    if not gateway.models:
+        return
+    model = gateway.models[0].replace("*", "kimi-latest")
+    key = f"$(cat {shlex.quote(str(gateway.key_file))})" if gateway.key_file else "$LITELLM_MASTER_KEY"
+    body: dict[str, Any] = {"model": model, "stream": True}
+    messages = [{"role": "user", "content": "Hello"}]
+    bearer = f'-H "Authorization: Bearer {key}"'
+    anthropic = f'-H "x-api-key: {key}" -H "anthropic-version: 2023-06-01"'
+    for title, path, auth, more in (
+        ("OpenAI chat", "/v1/chat/completions", bearer, {"messages": messages}),
+        ("Anthropic", "/v1/messages", anthropic, {"max_tokens": 1024, "messages": messages}),
+        ("Responses", "/v1/responses", bearer, {"input": "Hello"}),
+    ):
+        payload = shlex.quote(json.dumps({**body, **more}))
         out.print(f"# {title}", style="dim")
-        # Written raw: a line that rich wraps can't be copied.
-        out.file.write(f"curl -N {gateway.url}{path} {auth} -H \"Content-Type: application/json\" -d '{payload}'\n\n")
-    out.file.flush()
+        out.print(Text(f'curl -N {gateway.url}{path} {auth} -H "Content-Type: application/json" -d {payload}\n'))
 
 
 @app.command()
@@ -136,11 +140,13 @@ def simulate(
             tokens = simulator.login(user="demo")
             out.print(f"Simulator on {simulator.url} (no connection to Kimi or Moonshot AI). Ctrl-C stops it.")
             out.print("A gateway that uses it:")
-            out.file.write(
-                f"KIMI_BASE_URL={simulator.url} KIMI_AUTH_URL={simulator.url} "
-                f"KIMI_TOKEN={tokens['refresh_token']} {program()} serve\n"
+            out.print(
+                Text(
+                    f"KIMI_BASE_URL={simulator.url} KIMI_AUTH_URL={simulator.url} "
+                    f"KIMI_TOKEN={tokens['refresh_token']} {program()} serve"
+                )
             )
-            out.file.flush()
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
             with suppress(KeyboardInterrupt):
                 threading.Event().wait()
 
@@ -165,24 +171,35 @@ async def _chat(engine: KimiEngine, model: str, prompt: str) -> None:
     if not engine.pool.accounts:
         raise CredentialMissing(
             "No Kimi credential: looked for KIMI_TOKEN in the environment and in .env",
-            cure=f"Set it, or try '{program()} chat --demo'.",
+            cure=f"Set it, or try: {program()} chat --demo 'Hello'",
         )
     request = ChatRequest(
         model=model.removeprefix("kimi/"), messages=(Message(role="user", parts=(TextPart(text=prompt),)),)
     )
-    dimmed = False
-    async for event in engine.chat(request):
-        match event:
-            case ThinkingDelta(text):
-                dimmed = True
-                out.print(Text(text, style="dim"), end="")
-            case TextDelta(text):
-                if dimmed:
-                    out.print("\n")
-                    dimmed = False
-                out.print(Text(text), end="")
-            case Finished(reason=reason):
-                out.print("" if reason == "stop" else f"\n[dim](ended: {reason})[/]")
+    dimmed = begun = False
+    cited: dict[int, Source] = {}
+    try:
+        async with aclosing(engine.chat(request)) as events:
+            async for event in events:
+                match event:
+                    case ThinkingDelta(text):
+                        dimmed = begun = True
+                        out.print(Text(text, style="dim"), end="")
+                    case TextDelta(text):
+                        if dimmed:
+                            out.print("\n")
+                            dimmed = False
+                        begun = True
+                        out.print(Text(text), end="")
+                    case Citation():
+                        cited[event.number] = event.source
+                    case Finished(reason=reason) if reason != "stop":
+                        out.print(f"\n[dim](ended: {reason})[/]", end="")
+        for number, source in sorted(cited.items()):
+            out.print(Text(f"\n[{number}] {source.title}: {source.url}", style="dim"), end="")
+    finally:
+        if begun:
+            out.print()
 
 
 @app.command()
@@ -191,25 +208,34 @@ def models(
 ) -> None:
     """List the model names this gateway understands."""
     with _one_sentence():
-        engine = KimiEngine.from_environment()
-        table = Table("model", "serves", "window", "also called", box=None, pad_edge=False)
-        for name, spec in engine.upstream.models.items():
-            aliases = ", ".join(alias for alias, target in engine.upstream.aliases.items() if target == name)
-            table.add_row(f"kimi/{name}", spec.title, f"{spec.context_tokens // 1024}K", aliases)
-        out.print(table)
-        suffixes = " ".join(f"-{name}" for name in engine.upstream.suffixes)
+        settings = Settings.load()
+        upstream = Upstream.load(settings.kimi_upstream_file)
+        rows = []
+        for name, spec in upstream.models.items():
+            aliases = ", ".join(alias for alias, target in upstream.aliases.items() if target == name)
+            rows.append((f"kimi/{name}", spec.title, f"{spec.context_tokens // 1024}K", aliases))
+        _print_rows(("model", "serves", "window", "also called"), rows)
+        suffixes = " ".join(f"-{name}" for name in upstream.suffixes)
         out.print(f"Suffixes that may follow a name: {suffixes}", style="dim")
         if live:
-            _print_live(engine)
+            _print_live(KimiEngine(settings, upstream))
+
+
+def _print_rows(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Columns as wide as their content, whatever the terminal's width: names are for copying."""
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    for row in (titles, *rows):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        out.print(Text(line, style="bold" if row is titles else ""))
 
 
 def _print_live(engine: KimiEngine) -> None:
-    table = Table("id", "title", "scenario", "efforts", box=None, pad_edge=False)
+    rows = []
     for row in asyncio.run(engine.models()):
         efforts = ", ".join(effort.removeprefix("REASONING_EFFORT_").lower() for effort in row.efforts)
-        table.add_row(row.id, row.title, row.scenario, efforts)
+        rows.append((row.id, row.title, row.scenario, efforts))
     out.print("\nThe service offers now:")
-    out.print(table)
+    _print_rows(("id", "title", "scenario", "efforts"), rows)
 
 
 @app.command()
@@ -218,8 +244,10 @@ def doctor() -> None:
     failed = False
     for check in checks.run():
         failed = failed or not check.ok
-        out.print(f"[{'green' if check.ok else 'red'}]{'ok  ' if check.ok else 'FAIL'}[/] {check.tried}")
-        out.print(Text(f"     {check.meaning}", style="dim" if check.ok else ""))
+        out.print(
+            f"[{'green' if check.ok else 'red'}]{'ok  ' if check.ok else 'FAIL'}[/] {escape(redact(check.tried))}"
+        )
+        out.print(Text(f"     {redact(check.meaning)}", style="dim" if check.ok else ""))
         if check.action:
             out.print(Text(f"     -> {check.action}", style="bold"))
     raise typer.Exit(1 if failed else 0)

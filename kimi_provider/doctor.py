@@ -7,6 +7,7 @@ failed, as far as that makes sense. Prints nothing and changes nothing.
 from __future__ import annotations
 
 import asyncio
+import http.client
 import platform
 import time
 import urllib.error
@@ -95,10 +96,12 @@ def _accounts(engine: KimiEngine) -> Iterator[Check]:
 
 def _gateway() -> Check:
     url = "http://127.0.0.1:4000/ping"
+    # Never through a proxy of the environment: it is this machine that is asked.
+    local = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(url, timeout=3) as answer:
+        with local.open(url, timeout=3) as answer:
             alive = answer.read() == b"pong"
-    except (urllib.error.URLError, OSError):
+    except (urllib.error.URLError, OSError, http.client.HTTPException):
         alive = False
     meaning = "a gateway runs there" if alive else "no gateway runs there now, which is fine before 'serve'"
     return Check(ok=True, tried=f"GET {url}", meaning=meaning)

@@ -11,6 +11,7 @@ import logging
 import re
 import traceback
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 MASK: Final = "[redacted]"
@@ -54,6 +55,19 @@ def _masked_run(match: re.Match[str]) -> str:
     return MASK if len(set(run)) > 8 else run
 
 
+def _settle(record: logging.LogRecord) -> None:
+    """Put the arguments into the message, mask it, and drop them."""
+    try:
+        message = record.getMessage()
+    except (TypeError, ValueError, KeyError):  # arguments that don't fit: say so without them
+        message = f"{record.msg} (log arguments don't fit)"
+    coloured = getattr(record, "color_message", None)
+    if isinstance(coloured, str) and record.args:  # uvicorn's second text for the same arguments
+        with suppress(TypeError, ValueError, KeyError):
+            record.color_message = coloured % record.args
+    record.msg, record.args = redact(message), None
+
+
 class RedactingFilter(logging.Filter):
     """Masks a record in place. A logger's filter does not see records of its children: put it on handlers, or use
     `redact_logs`.
@@ -61,11 +75,11 @@ class RedactingFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Mask message, arguments, traceback, stack and extra fields; never drops a record."""
-        try:
-            message = record.getMessage()
-        except (TypeError, ValueError, KeyError):  # arguments that don't fit: say so without them
-            message = f"{record.msg} (log arguments don't fit)"
-        record.msg, record.args = redact(message), None
+        if record.name == "uvicorn.access" and isinstance(record.args, tuple):
+            # Its formatter takes the arguments apart again.
+            record.args = tuple(redact(one) if isinstance(one, str) else one for one in record.args)
+        else:
+            _settle(record)
         if record.exc_info and record.exc_info[0] is not None:
             record.exc_text = record.exc_text or "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
             record.exc_info = None
@@ -93,11 +107,13 @@ class _RedactingFactory:
         return record
 
 
-def redact_logs(handlers: Iterable[logging.Handler] = ()) -> None:
-    """Mask every record of our loggers, and all records of `handlers` (root's, a host's). May be called again."""
+def redact_logs(places: Iterable[logging.Filterer] = ()) -> None:
+    """Mask every record of our loggers, and all that passes `places`: handlers or loggers of a host. May be called
+    again.
+    """
     factory = logging.getLogRecordFactory()
     if not isinstance(factory, _RedactingFactory):
         logging.setLogRecordFactory(_RedactingFactory(factory))
-    for handler in handlers:
-        if not any(isinstance(one, RedactingFilter) for one in handler.filters):
-            handler.addFilter(RedactingFilter())
+    for place in places:
+        if not any(isinstance(one, RedactingFilter) for one in place.filters):
+            place.addFilter(RedactingFilter())

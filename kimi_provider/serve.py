@@ -8,6 +8,7 @@ before anything starts and raises `ServeError`, one sentence with the cure.
 from __future__ import annotations
 
 import errno
+import http.client
 import os
 import secrets
 import signal
@@ -19,7 +20,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -28,12 +29,17 @@ from typing import Any
 
 import yaml
 
+from .accounts import parse
+from .accounts.account import hosts_of, real_hosts
 from .settings import Settings, SettingsError, state_dir
 from .simulator.server import SimulatorServer
 from .upstream import Upstream
 
 #: LiteLLM's proxy needs 8-10 s; a slow machine several times that.
 READY_TIMEOUT_S = 180.0
+
+#: Never through a proxy of the environment: it is this machine that is asked.
+_LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 _STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -44,13 +50,16 @@ class ServeError(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gateway:
-    """What was started: address, key, and where the key is kept (None: it came from the environment)."""
+    """What is started. `key_file` is None when the key is not ours; `key_source` then says whose it is. `accounts`
+    are the short ids behind KIMI_TOKEN, `models` the names of this gateway that lead to Kimi.
+    """
 
     url: str
-    key: str
     key_file: Path | None
+    key_source: str
     config: Path
     demo: bool
+    accounts: tuple[str, ...]
     models: tuple[str, ...]
 
 
@@ -80,10 +89,25 @@ def read_config(path: Path) -> dict[str, Any]:
     return data
 
 
-def kimi_rows(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The litellm_params of deployments that lead to Kimi."""
-    rows = [row.get("litellm_params") for row in config.get("model_list") or () if isinstance(row, dict)]
-    return [row for row in rows if isinstance(row, dict) and str(row.get("model", "")).startswith("kimi/")]
+def kimi_rows(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The litellm_params of deployments that lead to Kimi, by model name."""
+    rows = {
+        str(row.get("model_name")): params
+        for row in config.get("model_list") or ()
+        if isinstance(row, dict) and isinstance(params := row.get("litellm_params"), dict)
+    }
+    return {name: row for name, row in rows.items() if str(row.get("model", "")).startswith("kimi/")}
+
+
+def check_handler(path: Path, config: Mapping[str, Any]) -> None:
+    """Raise ServeError when a configuration has Kimi's models but not the line that serves them."""
+    settings = config.get("litellm_settings")
+    handlers = settings.get("custom_provider_map") if isinstance(settings, dict) else None
+    if kimi_rows(config) and not handlers and "include" not in config:
+        raise ServeError(
+            f"{path} has kimi/ models but nothing that serves them. Add to litellm_settings: custom_provider_map: "
+            "[{provider: kimi, custom_handler: kimi_provider.litellm_bridge.handler}]"
+        )
 
 
 def has_own_credential(row: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
@@ -92,6 +116,22 @@ def has_own_credential(row: Mapping[str, Any], environment: Mapping[str, str]) -
     if not isinstance(key, str):
         return False
     return bool(environment.get(key.removeprefix("os.environ/"))) if key.startswith("os.environ/") else bool(key)
+
+
+def check_credentials(settings: Settings, upstream: Upstream) -> tuple[str, ...]:
+    """Short ids of the accounts behind KIMI_TOKEN. Raises CredentialMissing (nothing usable) and ServeError (from the
+    simulator, but meant for the real service).
+    """
+    credentials = parse(settings.token) if settings.token else []
+    real = real_hosts(upstream)
+    for credential in credentials:
+        if credential.simulated and (wrong := real.intersection(hosts_of(credential.claims, settings, upstream))):
+            raise ServeError(
+                f"KIMI_TOKEN holds a credential of the built-in simulator, which is not sent to {min(wrong)}. Unset it "
+                "for demo mode, point KIMI_BASE_URL and KIMI_AUTH_URL at the simulator, or give a credential of your "
+                "own account."
+            )
+    return tuple(credential.short_id for credential in credentials)
 
 
 def check_port(host: str, port: int) -> None:
@@ -107,25 +147,33 @@ def check_port(host: str, port: int) -> None:
             raise ServeError(f"{host}:{port} can't be bound ({exc.strerror}). Check --host and --port.") from None
 
 
-def master_key(environment: Mapping[str, str]) -> tuple[str, Path | None]:
-    """The gateway's key: from the environment, else made once and kept in a file only its owner can read."""
+def master_key(environment: Mapping[str, str], config: Mapping[str, Any]) -> tuple[str | None, Path | None, str]:
+    """The gateway's key (None: it stands in the configuration), its file and its source.
+
+    From the environment, else made once and kept in a file only its owner can read.
+    """
+    general = config.get("general_settings")
+    named = general.get("master_key") if isinstance(general, dict) else None
+    if isinstance(named, str) and named != "os.environ/LITELLM_MASTER_KEY":
+        return None, None, f"master_key of the configuration ({named if named.startswith('os.environ/') else 'hidden'})"
     if given := environment.get("LITELLM_MASTER_KEY"):
-        return given, None
+        return given, None, "LITELLM_MASTER_KEY from the environment"
     path = state_dir() / "gateway.key"
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
+            path.chmod(0o600)
             if kept := path.read_text("utf-8").strip():
-                return kept, path
+                return kept, path, str(path)
             descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC)
         key = "sk-" + secrets.token_urlsafe(32)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(key + "\n")
     except OSError as exc:
         raise ServeError(f"{path} can't be used ({exc.strerror}). Set LITELLM_MASTER_KEY instead.") from None
-    return key, path
+    return key, path, str(path)
 
 
 def run(
@@ -137,37 +185,46 @@ def run(
     on_start: Callable[[Gateway], None],
     on_ready: Callable[[Gateway], None],
 ) -> int:
-    """Serve until stopped; the proxy's exit code. Raises ServeError and SettingsError before anything runs."""
+    """Serve until stopped; the exit code, 0 after an orderly stop. Raises ServeError, SettingsError and
+    CredentialMissing before anything runs.
+    """
     settings = Settings.load()
-    Upstream.load(settings.kimi_upstream_file)
+    upstream = Upstream.load(settings.kimi_upstream_file)
+    accounts = check_credentials(settings, upstream)
     path = config or (Path("litellm_config.yaml") if Path("litellm_config.yaml").is_file() else packaged_config())
     rows = kimi_rows(data := read_config(path))
+    check_handler(path, data)
     check_port(host, port)
-    key, key_file = master_key(_environment_with_file())
-    demo = settings.token is None and not any(has_own_credential(row, os.environ) for row in rows)
-    shown_host = f"[{host}]" if ":" in host else host
+    environment = _environment_with_file()
+    key, key_file, key_source = master_key(environment, data)
     gateway = Gateway(
-        url=f"http://{shown_host}:{port}",
-        key=key,
+        url=f"http://{_reachable(host)}:{port}",
         key_file=key_file,
+        key_source=key_source,
         config=path,
-        demo=demo,
-        models=tuple(str(row.get("model_name")) for row in data.get("model_list") or () if isinstance(row, dict)),
+        demo=not accounts and not any(has_own_credential(row, environment) for row in rows.values()),
+        accounts=accounts,
+        models=tuple(rows),
     )
     on_start(gateway)
-    environment = {**os.environ, "LITELLM_MASTER_KEY": key, "ROOT_REDIRECT_URL": "/kimi"}
+    environment |= {"ROOT_REDIRECT_URL": "/kimi", "KIMI_DEMO": "false"}
+    if key is not None:
+        environment["LITELLM_MASTER_KEY"] = key
     environment.setdefault("DOCS_URL", "/docs")
     environment.setdefault("LITELLM_DONT_SHOW_FEEDBACK_BOX", "true")
+    # LiteLLM's own console entry; -c rather than its script, which need not be on PATH.
+    command = [sys.executable, "-c", "from litellm import run_server; run_server()", "--config", str(path)]
+    command += ["--host", host, "--port", str(port), "--num_workers", str(workers)]
     with ExitStack() as stack:
-        if demo:
-            simulator = stack.enter_context(SimulatorServer())
-            environment |= demo_environment(simulator)
-        # LiteLLM's own console entry; -c rather than its script, which need not be on PATH.
-        command = [sys.executable, "-c", "from litellm import run_server; run_server()", "--config", str(path)]
-        command += ["--host", host, "--port", str(port), "--num_workers", str(workers)]
-        # A group of its own: Ctrl-C reaches us alone and becomes one orderly stop of the child.
-        child = subprocess.Popen(command, env=environment, process_group=0)  # noqa: S603
-        return _supervise(child, gateway, on_ready)
+        if gateway.demo:
+            environment |= demo_environment(stack.enter_context(SimulatorServer()))
+        return _supervise(command, environment, gateway, on_ready)
+
+
+def _reachable(host: str) -> str:
+    """How this machine itself reaches a server that listens on `host`."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"[{host}]" if ":" in host else host
 
 
 def demo_environment(simulator: SimulatorServer) -> dict[str, str]:
@@ -189,34 +246,60 @@ def _environment_with_file() -> dict[str, str]:
     return {**{k: v for k, v in dotenv_values(".env").items() if v}, **os.environ}
 
 
-def _supervise(child: subprocess.Popen[bytes], gateway: Gateway, on_ready: Callable[[Gateway], None]) -> int:
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        if child.poll() is None:
-            child.terminate()
+def _supervise(
+    command: list[str], environment: Mapping[str, str], gateway: Gateway, on_ready: Callable[[Gateway], None]
+) -> int:
+    """Run the child to its end. The first stop signal is passed on, a second one ends everything at once."""
+    asked = 0
+    child: subprocess.Popen[bytes] | None = None
 
-    previous = {number: signal.signal(number, stop) for number in _STOP_SIGNALS}
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        asked += 1
+        if child is not None and child.poll() is None:
+            child.terminate() if asked == 1 else _kill_group(child)
+
+    # A signal that is ignored, as nohup does, stays ignored.
+    previous = {n: signal.signal(n, stop) for n in _STOP_SIGNALS if signal.getsignal(n) is not signal.SIG_IGN}
     try:
+        # A group of its own: Ctrl-C reaches us alone and becomes one orderly stop of the child.
+        child = subprocess.Popen(command, env=environment, process_group=0)  # noqa: S603
+        if asked:
+            child.terminate()
         threading.Thread(target=_announce, args=(child, gateway, on_ready), daemon=True).start()
         code = child.wait()
-        return 0 if code == -signal.SIGTERM else 128 - code if code < 0 else code
+        if asked and code in (0, -signal.SIGTERM):
+            return 0
+        return 128 - code if code < 0 else code
     finally:
+        if child is not None:
+            _kill_group(child)
+            child.wait()
         for number, handler in previous.items():
             signal.signal(number, handler)
-        if child.poll() is None:
-            child.kill()
-            child.wait()
+
+
+def _kill_group(child: subprocess.Popen[bytes]) -> None:
+    """End the child and its workers, if any are left."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
 
 
 def _announce(child: subprocess.Popen[bytes], gateway: Gateway, on_ready: Callable[[Gateway], None]) -> None:
     give_up_at = time.monotonic() + READY_TIMEOUT_S
     while child.poll() is None and time.monotonic() < give_up_at:
-        try:
-            with urllib.request.urlopen(f"{gateway.url}/ping", timeout=2) as answer:  # noqa: S310
-                if answer.read() == b"pong":
-                    return on_ready(gateway)
-        except (urllib.error.URLError, OSError):
-            pass
+        if alive(gateway.url):
+            return on_ready(gateway)
         time.sleep(0.2)
+
+
+def alive(url: str) -> bool:
+    """Whether a LiteLLM proxy answers at `url`."""
+    try:
+        with _LOCAL.open(f"{url}/health/liveliness", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError, http.client.HTTPException):
+        return False
 
 
 __all__ = ["Gateway", "ServeError", "SettingsError", "run"]

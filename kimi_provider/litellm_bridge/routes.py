@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, HTTPException, Request, Response
@@ -18,28 +19,58 @@ from litellm.proxy import proxy_server
 
 from .. import admin
 from ..observe import redact_logs
+from . import gemini
 
 if TYPE_CHECKING:
     from .llm import KimiLLM
 
 log = logging.getLogger(__name__)
 
+#: LiteLLM masks its own logs, unless it is told not to; these hold a deployment's api_key at level DEBUG.
+_HOST_LOGGERS = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "LiteLLM Proxy.stdout")
+_SERVER_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "asyncio")
+
 
 def start_up(handler: KimiLLM, limits: list[str], provider: str) -> None:
     """Mount the routes and say what an operator should know. Raises SettingsError: a gateway with a broken setting
     must not start.
     """
-    redact_logs()
+    redact_logs(map(logging.getLogger, (*_HOST_LOGGERS, *_SERVER_LOGGERS)))
     engine = handler.engine()
-    if not engine.pool.accounts:
-        log.warning(
-            "kimi-provider: no Kimi credential. Looked for KIMI_TOKEN in the environment and in .env; a kimi/ row of "
-            "model_list may also name its own with api_key."
-        )
+    for hint in _missing_credentials(provider, shared=bool(engine.pool.accounts)):
+        log.warning("kimi-provider: %s", hint)
     for limit in limits:
         log.warning("kimi-provider: %s", limit)
-    _mount(proxy_server.app, _router(handler, provider))
+    for router in (
+        _router(handler, provider),
+        gemini.list_router(),
+        gemini.router(lambda name: _is_ours(name, provider)),
+    ):
+        _mount(proxy_server.app, router)
     logging_callback_manager.add_litellm_callback(EarlyRefusals(provider))
+
+
+def _missing_credentials(provider: str, *, shared: bool) -> Iterator[str]:
+    """What to say of deployments that have no account to answer with. LiteLLM has put the values of variables in place
+    of their names by now, None for one that is not set.
+    """
+    rows = proxy_server.proxy_config.get_config_state().get("model_list")
+    own = {
+        row.get("model_name"): params
+        for row in (rows if isinstance(rows, list) else ())
+        if isinstance(row, dict)
+        and isinstance(params := row.get("litellm_params"), dict)
+        and str(params.get("model")).startswith(f"{provider}/")
+    }
+    for name, params in own.items():
+        if "api_key" in params and not params["api_key"]:
+            without = "the accounts of KIMI_TOKEN answer" if shared else "it can't answer"
+            yield f"the variable that '{name}' names as its api_key is not set: {without}."
+    if not shared and not (own and all(params.get("api_key") for params in own.values())):
+        yield (
+            "no Kimi credential. Looked for KIMI_TOKEN in the environment and in .env; a kimi/ row of model_list may "
+            "also name its own with api_key."
+        )
 
 
 def _mount(app: Any, router: APIRouter) -> None:
@@ -107,6 +138,13 @@ class EarlyRefusals(CustomLogger):  # type: ignore[misc]  # litellm is not follo
             shown = name if len(name) <= 80 else name[:77] + "..."
             names = f" Near names: {', '.join(near)}." if near else ""
             raise _refusal(404, f"This gateway has no model '{shown}'.{names} See GET /v1/models.")
+
+
+def _is_ours(name: str, provider: str) -> bool:
+    """Whether a model name of this gateway leads to our provider, through aliases and wildcards too."""
+    router = proxy_server.llm_router
+    rows = router.get_model_list(model_name=name) if router is not None else None
+    return any(row["litellm_params"]["model"].startswith(f"{provider}/") for row in rows or ())
 
 
 def _known(name: str) -> bool:
