@@ -176,6 +176,14 @@ async def test_an_answer_that_has_begun_is_never_begun_again(
     assert len(world.chats) == 1
 
 
+async def test_a_refusal_in_an_answer_that_has_begun_is_held_against_the_account(world: World) -> None:
+    world.server.queue("auth_trailer", after="Well, ")
+    engine = world.engine("ada", "bob")
+    with pytest.raises(CredentialError):
+        await collect(engine)
+    assert [engine.pool.cooling(account) is not None for account in engine.pool.accounts] == [True, False]
+
+
 @pytest.mark.parametrize("pauses", [[], [0.01], [0.01, 0.01, 0.01]])
 @pytest.mark.parametrize("scenario", ["overloaded_before_text", "unavailable", "internal", "close_before_text"])
 async def test_a_lone_account_is_asked_once_more_for_each_pause(
