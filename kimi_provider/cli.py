@@ -87,7 +87,13 @@ def serve(
     """Start the gateway: a LiteLLM proxy with Kimi's models. Without a Kimi credential: demo mode."""
     with _one_sentence():
         code = serving.run(
-            host=host, port=port, config=config, workers=workers, on_start=_print_start, on_ready=_print_ready
+            host=host,
+            port=port,
+            config=config,
+            workers=workers,
+            on_start=_print_start,
+            on_ready=_print_ready,
+            on_stop=lambda: out.print("\nStopping; running answers end first. Ctrl-C again stops at once."),
         )
     raise typer.Exit(code)
 

@@ -184,6 +184,7 @@ def run(
     workers: int,
     on_start: Callable[[Gateway], None],
     on_ready: Callable[[Gateway], None],
+    on_stop: Callable[[], None],
 ) -> int:
     """Serve until stopped; the exit code, 0 after an orderly stop. Raises ServeError, SettingsError and
     CredentialMissing before anything runs.
@@ -218,7 +219,7 @@ def run(
     with ExitStack() as stack:
         if gateway.demo:
             environment |= demo_environment(stack.enter_context(SimulatorServer()))
-        return _supervise(command, environment, gateway, on_ready)
+        return _supervise(command, environment, gateway, on_ready, on_stop)
 
 
 def _reachable(host: str) -> str:
@@ -247,7 +248,11 @@ def _environment_with_file() -> dict[str, str]:
 
 
 def _supervise(
-    command: list[str], environment: Mapping[str, str], gateway: Gateway, on_ready: Callable[[Gateway], None]
+    command: list[str],
+    environment: Mapping[str, str],
+    gateway: Gateway,
+    on_ready: Callable[[Gateway], None],
+    on_stop: Callable[[], None],
 ) -> int:
     """Run the child to its end. The first stop signal is passed on, a second one ends everything at once."""
     asked = 0
@@ -256,6 +261,8 @@ def _supervise(
     def stop(_number: int, _frame: FrameType | None) -> None:
         nonlocal asked
         asked += 1
+        if asked == 1:
+            on_stop()
         if child is not None and child.poll() is None:
             child.terminate() if asked == 1 else _kill_group(child)
 
@@ -268,6 +275,8 @@ def _supervise(
             child.terminate()
         threading.Thread(target=_announce, args=(child, gateway, on_ready), daemon=True).start()
         code = child.wait()
+        if asked > 1:
+            return 128 + signal.SIGINT
         if asked and code in (0, -signal.SIGTERM):
             return 0
         return 128 - code if code < 0 else code

@@ -1,0 +1,220 @@
+"""Credentials are looked for in everything the gateway says: logs, answers, headers, pages, files it writes.
+
+Two gateways run through success, every class of failure, refreshes and dead tokens: one as shipped, one with LiteLLM's
+debug logs on and LiteLLM's own masking switched off, so that only ours is left. The simulator tells which tokens it
+issued on the way.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from kimi_provider.simulator import SimulatorServer
+from tests.gateway.test_failures import BEFORE_THE_FIRST_EVENT, BODIES, MID_STREAM
+from tests.harness import Gateway
+
+from .needles import WINDOW, Needles, composed_token, watch
+
+KEY = f"sk-{secrets.token_urlsafe(40)}"
+ASK = [{"role": "user", "content": "Hi"}]
+
+CONFIG = """
+model_list:
+  - {{ model_name: kimi, litellm_params: {{ model: kimi/kimi-latest }} }}
+  - {{ model_name: kimi-bob, litellm_params: {{ model: kimi/kimi-latest, api_key: {bob} }} }}
+  - {{ model_name: kimi-carol, litellm_params: {{ model: kimi/kimi-latest, api_key: os.environ/CAROLS_KIMI }} }}
+  - {{ model_name: kimi-dave, litellm_params: {{ model: kimi/kimi-latest, api_key: "kimi-auth={dave}; theme=dark" }} }}
+  - {{ model_name: kimi-canary, litellm_params: {{ model: kimi/kimi-latest, api_key: {canary} }} }}
+litellm_settings:
+  custom_provider_map: [{{ provider: kimi, custom_handler: kimi_provider.litellm_bridge.handler }}]
+  set_verbose: {verbose}
+router_settings: {{ num_retries: 0, disable_cooldowns: true }}
+general_settings: {{ master_key: os.environ/LITELLM_MASTER_KEY, cancel_on_disconnect: true }}
+"""
+
+
+class World:
+    """A simulator that tells its tokens, a gateway in front of it, and all that the gateway said."""
+
+    def __init__(self, tmp: Path, simulator: SimulatorServer, *, debug: bool) -> None:
+        self.tmp, self.simulator, self.needles = tmp, simulator, Needles()
+        self.issued = watch(simulator, self.needles)
+        self._scanned = 0
+        simulator.change(pace=0)
+        self.canary, self.carol = composed_token(), simulator.login(user="carol", kind="opaque")["refresh_token"]
+        for name, secret in (("canary", self.canary), ("carol's token", self.carol), ("gateway key", KEY)):
+            self.needles.add(name, secret)
+        config = tmp / "config.yaml"
+        config.write_text(
+            CONFIG.format(
+                bob=simulator.login(user="bob")["refresh_token"],
+                dave=simulator.login(user="dave", kind="cookie")["kimi_auth"],
+                canary=self.canary,
+                verbose=str(debug).lower(),
+            )
+        )
+        more = {"LITELLM_LOG": "DEBUG", "LITELLM_DISABLE_REDACT_SECRETS": "true"} if debug else {}
+        self.gateway = Gateway(
+            tmp,
+            simulator.url,
+            simulator.login(user="ada")["refresh_token"],
+            config,
+            CAROLS_KIMI=self.carol,
+            **more | {"LITELLM_MASTER_KEY": KEY},
+        )
+        self.http = self.gateway.http
+        self.http.headers["authorization"] = f"Bearer {KEY}"
+        self.http.event_hooks = {"response": [self._check]}
+
+    def _check(self, answer: httpx.Response) -> None:
+        said = f"{answer.read().decode('utf-8', 'replace')}\n{answer.headers.raw!r}"
+        assert self.needles.found_in(said) == [], f"{answer.request.url} answered with a secret"
+
+    def check_log(self) -> None:
+        """Look through what the log has gained."""
+        with self.gateway.log.open("rb") as log:
+            log.seek(max(0, self._scanned - 2 * WINDOW))
+            text = log.read().decode("utf-8", "replace")
+            self._scanned = log.tell()
+        leaking = [line[:2000] for line in text.splitlines() if self.needles.found_in(line)]
+        assert leaking == [], f"{len(leaking)} lines of the log hold {self.needles.found_in(text)}"
+
+    def ask(self, model: str = "kimi", surface: str = "chat", *, stream: bool = False) -> httpx.Response:
+        path, body = BODIES[surface]
+        return self.http.post(path, json={"model": model, "stream": stream, **body})
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["as shipped", "debug"])
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with SimulatorServer() as simulator:
+        world = World(tmp_path_factory.mktemp("canary"), simulator, debug=request.param)
+        with world.gateway:
+            yield world
+
+
+@pytest.fixture(autouse=True)
+def checked(world: World) -> Iterator[None]:
+    """Each test starts with a simulator as new, and ends with a look into the log."""
+    world.simulator.reset()
+    world.simulator.change(pace=0)
+    yield
+    world.check_log()
+
+
+@pytest.mark.parametrize("model", ["kimi", "kimi-bob", "kimi-carol", "kimi-dave"])
+def test_answers(world: World, model: str) -> None:
+    for surface in BODIES:
+        for stream in (False, True):
+            answer = world.ask(model, surface, stream=stream)
+            assert answer.status_code == 200, answer.text
+            assert "[simulator]" in answer.text
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_every_failure_before_the_first_event(world: World, stream: bool) -> None:
+    for number, case in enumerate(BEFORE_THE_FIRST_EVENT):
+        world.simulator.reset()
+        world.simulator.queue(case.scenario, None, **dict(case.params))
+        surface = list(BODIES)[number % len(BODIES)]
+        for model in ("kimi", "kimi-dave"):
+            assert world.ask(model, surface, stream=stream).status_code >= 400, case.scenario
+
+
+@pytest.mark.parametrize("surface", BODIES)
+def test_every_failure_in_mid_stream(world: World, surface: str) -> None:
+    for scenario, _status, code in MID_STREAM:
+        world.simulator.reset()
+        world.simulator.queue(scenario, None)
+        assert code in world.ask(surface=surface, stream=True).text
+
+
+def test_refreshes(world: World) -> None:
+    for _ in range(3):
+        assert world.simulator.call(lambda: world.simulator.state.accounts.revoke("ada", what="access"))
+        before = len(world.issued)
+        assert world.ask().status_code == 200
+        assert len(world.issued) >= before + 2, "a new pair that is looked for from now on"
+    assert world.ask().status_code == 200
+
+
+def test_a_token_that_the_service_does_not_know(world: World) -> None:
+    for surface in BODIES:
+        for stream in (False, True):
+            answer = world.ask("kimi-canary", surface, stream=stream)
+            assert answer.status_code == 401
+            assert "KIMI_TOKEN" in answer.text
+
+
+def test_a_token_that_dies(world: World) -> None:
+    assert world.simulator.call(lambda: world.simulator.state.accounts.revoke("bob", what="all"))
+    for stream in (False, True, False):
+        assert world.ask("kimi-bob", stream=stream).status_code == 401
+
+
+def test_a_service_that_is_away(world: World) -> None:
+    world.simulator.queue("close_before_anything", None)
+    assert world.ask().status_code == 502
+    assert world.ask(stream=True).status_code == 502
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"model": "kimi-none", "messages": ASK}, 404),
+        ({"model": "kimi", "messages": []}, 400),
+        ({"model": "kimi-canary", "messages": [{"role": "wizard", "content": "Hi"}]}, 400),
+        ({"model": "kimi-bob", "messages": ASK, "n": 3}, 400),
+        ({"model": "kimi-dave", "messages": "no list"}, 400),
+        ({"model": "kimi", "messages": ASK, "timeout": "soon"}, 400),
+    ],
+)
+def test_bad_input(world: World, body: dict[str, Any], status: int) -> None:
+    answer = world.http.post("/v1/chat/completions", json=body)
+    # What LiteLLM itself can't read is its own to answer.
+    assert answer.status_code in (status, 500), answer.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/health", "/health/readiness", "/health/liveliness", "/kimi", "/ping", "/", "/v1/models"),
+        *("/model/info", "/v1/model/info", "/model_group/info", "/settings", "/get/config/callbacks", "/metrics"),
+        *("/router/settings", "/router/fields", "/v1beta/models", "/config/list?config_type=general_settings"),
+    ],
+)
+def test_pages(world: World, path: str) -> None:
+    with_key = world.http.get(path)
+    assert with_key.status_code < 500 or "database" in with_key.text, with_key.text[:300]
+    world.http.get(path, headers={"authorization": ""})
+    world.http.get(path, headers={"authorization": "Bearer sk-wrong"})
+
+
+def test_health_says_who_is_dead_without_the_token(world: World) -> None:
+    health = world.http.get("/health").json()
+    assert {"kimi/kimi-latest"} == {row["model"] for row in health["unhealthy_endpoints"]}
+    assert health["unhealthy_count"] >= 1
+    assert "credential_rejected" in json.dumps(health["unhealthy_endpoints"])
+
+
+def test_a_request_shown_as_it_would_be_sent(world: World) -> None:
+    for model in ("kimi", "kimi-bob", "kimi-canary"):
+        body = {"call_type": "completion", "request_body": {"model": model, "messages": ASK}}
+        world.http.post("/utils/transform_request", json=body)
+
+
+def test_what_was_written(world: World) -> None:
+    """Last: the gateway ends on SIGTERM, and no file but the configuration holds a token."""
+    assert world.gateway.stop() == 0
+    world.check_log()
+    assert len(world.issued) > 10
+    for file in world.tmp.rglob("*"):
+        if file.is_file() and file.name != "config.yaml":
+            text = file.read_bytes().decode("utf-8", "replace")
+            assert world.needles.found_in(text) == [], file
