@@ -48,7 +48,13 @@ def to_litellm(error: KimiError, *, model: str, language: Language) -> Exception
     if isinstance(error, UpstreamTimeout):
         timeout: Exception = litellm.Timeout(message, model, "kimi", exception_status_code=error.status)
         return timeout
-    headers = {"retry-after": str(max(1, round(error.retry_after_s)))} if error.retry_after_s is not None else {}
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, round(error.retry_after_s)))
+    elif isinstance(error, CredentialError | NotFound):
+        # No waiting cures these. Without the zero LiteLLM would cool the deployment down for some seconds, and callers
+        # would read "no deployments available" in place of the cause.
+        headers["retry-after"] = "0"
     response = httpx.Response(
         error.status, headers=headers, request=httpx.Request("POST", "https://kimi.invalid/"), text=message
     )
