@@ -37,7 +37,11 @@ class Serve(Process):
         self.url = f"http://127.0.0.1:{self.port}"
         command = [*COMMAND, "serve", "--port", str(self.port), *arguments]
         super().__init__(command, tmp / f"{name}.log", clean_environment(tmp, **env), tmp)
-        self.wait_for(r"# Responses\n.+\n", 90)
+        try:
+            self.wait_for(r"# Responses\n.+\n", 90)
+        except BaseException:
+            self.stop()
+            raise
 
     def curl_lines(self) -> list[str]:
         return re.findall(r"^curl .+$", self.output, re.M)

@@ -32,7 +32,11 @@ class Foreign(Process):
         command = [sys.executable, "-c", "from litellm import run_server; run_server()", "--config", str(path)]
         environment = clean_environment(tmp, LITELLM_MASTER_KEY=MASTER_KEY, **env)
         super().__init__([*command, "--host", "127.0.0.1", "--port", str(port)], tmp / "log", environment, tmp)
-        self.wait_for("Uvicorn running", 90)
+        try:
+            self.wait_for("Uvicorn running", 90)
+        except BaseException:
+            self.stop()
+            raise
         self.http = httpx.Client(
             base_url=f"http://127.0.0.1:{port}",
             headers={"authorization": f"Bearer {MASTER_KEY}"},
