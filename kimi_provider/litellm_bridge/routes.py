@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, HTTPException, Request, Response
@@ -16,6 +17,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse
 from litellm import logging_callback_manager
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy import proxy_server
+from litellm.proxy.anthropic_endpoints import endpoints as anthropic_endpoints
 
 from .. import admin
 from ..observe import redact_logs
@@ -39,7 +41,7 @@ def start_up(handler: KimiLLM, limits: list[str], provider: str) -> None:
     engine = handler.engine()
     for hint in _missing_credentials(provider, shared=bool(engine.pool.accounts)):
         log.warning("kimi-provider: %s", hint)
-    for limit in limits:
+    for limit in [*limits, *_tell_retry_after()]:
         log.warning("kimi-provider: %s", limit)
     for router in (
         _router(handler, provider),
@@ -47,7 +49,7 @@ def start_up(handler: KimiLLM, limits: list[str], provider: str) -> None:
         gemini.router(lambda name: _is_ours(name, provider)),
     ):
         _mount(proxy_server.app, router)
-    logging_callback_manager.add_litellm_callback(EarlyRefusals(provider))
+    logging_callback_manager.add_litellm_callback(GatewayHooks(provider))
 
 
 def _missing_credentials(provider: str, *, shared: bool) -> Iterator[str]:
@@ -114,9 +116,9 @@ def served_models(provider: str) -> list[str]:
     return list(dict.fromkeys(r["model_name"] for r in rows if r["litellm_params"]["model"].startswith(prefix)))
 
 
-class EarlyRefusals(CustomLogger):  # type: ignore[misc]  # litellm is not followed by mypy
-    """Answers what LiteLLM would answer badly before it reaches the provider, for our models only: a mistyped name
-    (400 without a hint) and an empty /v1/messages (500).
+class GatewayHooks(CustomLogger):  # type: ignore[misc]  # litellm is not followed by mypy
+    """Mends what LiteLLM answers badly around the provider, for our models only: a mistyped name (400 without a hint),
+    an empty /v1/messages (500), a reached limit without retry-after.
     """
 
     def __init__(self, provider: str) -> None:
@@ -138,6 +140,43 @@ class EarlyRefusals(CustomLogger):  # type: ignore[misc]  # litellm is not follo
             shown = name if len(name) <= 80 else name[:77] + "..."
             names = f" Near names: {', '.join(near)}." if near else ""
             raise _refusal(404, f"This gateway has no model '{shown}'.{names} See GET /v1/models.")
+
+    async def async_post_call_failure_hook(
+        self,
+        request_data: dict[str, Any],
+        original_exception: Exception,
+        user_api_key_dict: Any,
+        traceback_str: str | None = None,
+    ) -> None:
+        """Send retry-after under its own name, where LiteLLM sends it as llm_provider-retry-after or not at all."""
+        name = request_data.get("model")
+        waiting = getattr(getattr(original_exception, "response", None), "headers", {}).get("retry-after")
+        if waiting in (None, "0") or not isinstance(name, str) or not _is_ours(name, self._provider):
+            return
+        original_exception.headers = {"retry-after": waiting}  # type: ignore[attr-defined]  # where LiteLLM looks first
+        _retry_after.set(waiting)
+
+
+#: What the hook above has to say to the endpoint that is answering in the same task.
+_retry_after: ContextVar[str | None] = ContextVar("kimi_retry_after", default=None)
+
+
+def _tell_retry_after() -> list[str]:
+    """LiteLLM's /v1/messages takes no headers from an error: add ours to the response it builds. Returns a sentence
+    when it can't be done. Unnecessary once LiteLLM sends an exception's headers there, as on its other routes.
+    """
+    original = getattr(anthropic_endpoints, "_anthropic_error_json_response", None)
+    if original is None:
+        return ["a reached limit says no retry-after on /v1/messages (LiteLLM has changed how that route fails)"]
+
+    def respond(exc: Any, request: Any) -> Any:
+        response = original(exc, request)
+        if (waiting := _retry_after.get()) is not None:
+            response.headers.setdefault("retry-after", waiting)
+        return response
+
+    anthropic_endpoints._anthropic_error_json_response = respond
+    return []
 
 
 def _is_ours(name: str, provider: str) -> bool:

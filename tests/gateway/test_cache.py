@@ -15,12 +15,14 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 
 
 @pytest.fixture(scope="module")
-def caching_gateway(
-    tmp_path_factory: pytest.TempPathFactory, simulator_process: Simulator
-) -> Iterator[Gateway]:
+def caching_gateway(tmp_path_factory: pytest.TempPathFactory, simulator_process: Simulator) -> Iterator[Gateway]:
     tmp = tmp_path_factory.mktemp("caching")
     config = shipped_config_without_limits(tmp)
-    config.write_text(config.read_text().replace("litellm_settings:\n", "litellm_settings:\n  cache: true\n  cache_params: {type: local}\n"))
+    config.write_text(
+        config.read_text().replace(
+            "litellm_settings:\n", "litellm_settings:\n  cache: true\n  cache_params: {type: local}\n"
+        )
+    )
     with Gateway(tmp, simulator_process.url, simulator_process.login("cache")["refresh_token"], config) as gateway:
         yield gateway
 

@@ -61,9 +61,7 @@ BEFORE_THE_FIRST_EVENT = [
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("surface", BODIES)
 @pytest.mark.parametrize("case", BEFORE_THE_FIRST_EVENT, ids=lambda case: case.scenario)
-def test_before_the_first_event(
-    gateway: Gateway, simulator: Simulator, case: Case, surface: str, stream: bool
-) -> None:
+def test_before_the_first_event(gateway: Gateway, simulator: Simulator, case: Case, surface: str, stream: bool) -> None:
     simulator.scenario(case.scenario, times=None, **dict(case.params))
     path, body = BODIES[surface]
     answer = gateway.http.post(path, json={"model": "kimi", "stream": stream, **body})

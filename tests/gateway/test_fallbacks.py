@@ -44,7 +44,9 @@ def keyless(tmp_path_factory: pytest.TempPathFactory, simulator_process: Simulat
     config = shipped_config_without_limits(tmp)
     config.write_text(re.sub(r"^#(fallbacks|aliases) ", "", config.read_text(), flags=re.M))
     nowhere = {"OPENAI_API_BASE": "http://127.0.0.1:9", "MOONSHOT_API_BASE": "http://127.0.0.1:9"}
-    with Gateway(tmp, simulator_process.url, simulator_process.login("keyless")["refresh_token"], config, **nowhere) as g:
+    with Gateway(
+        tmp, simulator_process.url, simulator_process.login("keyless")["refresh_token"], config, **nowhere
+    ) as g:
         yield g
 
 

@@ -185,7 +185,12 @@ def guest(
     ("path", "body", "thinking", "search"),
     [
         ("/v1/chat/completions", {"messages": ASK, "reasoning_effort": "high"}, True, False),
-        ("/v1/chat/completions", {"messages": ASK, "thinking": {"type": "enabled", "budget_tokens": 2000}}, True, False),
+        (
+            "/v1/chat/completions",
+            {"messages": ASK, "thinking": {"type": "enabled", "budget_tokens": 2000}},
+            True,
+            False,
+        ),
         ("/v1/chat/completions", {"messages": ASK, "web_search_options": {}}, False, True),
         ("/v1/chat/completions", {"messages": ASK, "use_search": True}, False, True),
         (

@@ -125,11 +125,9 @@ def test_each_class_of_error(gateway: Gateway, simulator: Simulator, case: Case,
     simulator.scenario(case.scenario, times=None, **dict(case.params))
     options = types.HttpOptions(base_url=gateway.url)
     client = genai.Client(api_key=MASTER_KEY, http_options=options)
+    ask = client.models.generate_content_stream if stream else client.models.generate_content
     with pytest.raises(errors.APIError) as caught:
-        if stream:
-            list(client.models.generate_content_stream(model="kimi", contents="Hi"))
-        else:
-            client.models.generate_content(model="kimi", contents="Hi")
+        list(ask(model="kimi", contents="Hi"))
     client.close()
     assert caught.value.code == case.status
     assert caught.value.status == STATUS[case.status]
@@ -203,7 +201,10 @@ def test_models(gateway: Gateway) -> None:
         ({"contents": [{"role": "wizard", "parts": [{"text": "Hi"}]}]}, "unknown role 'wizard'"),
         ({"contents": 7}, "contents must be a list"),
         ({"contents": []}, "messages is empty"),
-        ({"contents": [{"parts": [{"text": "?"}, {"inlineData": {"mimeType": "image/png", "data": "AAAA"}}]}]}, "image"),
+        (
+            {"contents": [{"parts": [{"text": "?"}, {"inlineData": {"mimeType": "image/png", "data": "AAAA"}}]}]},
+            "image",
+        ),
         ({"contents": [{"parts": [{"executableCode": {"code": "1"}}]}]}, "executableCode"),
         ({"contents": [{"parts": [{"text": "Hi"}]}], "generationConfig": {"candidateCount": 2}}, "n must be 1"),
     ],

@@ -41,5 +41,3 @@ def test_health_checks_prove_the_token_without_a_prompt(gateway: Gateway, simula
     paths = {request["path"].rsplit("/", 1)[-1] for request in simulator.state()["requests"]}
     assert "GetCurrentUser" in paths
     assert "Chat" not in paths
-
-
