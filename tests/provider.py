@@ -11,7 +11,7 @@ KEY = "sk-other"
 
 
 class OtherProvider:
-    """`with OtherProvider() as other:` serves `other.url`; `other.status` is what it answers; `other.bodies` what came."""
+    """`with OtherProvider() as other:` serves `other.url` with `other.status`; `other.bodies` is what came."""
 
     def __init__(self) -> None:
         self.status = 200
