@@ -128,9 +128,15 @@ def _print_ready(gateway: serving.Gateway) -> None:
         ("Anthropic", "/v1/messages", anthropic, {"max_tokens": 1024, "messages": messages}),
         ("Responses", "/v1/responses", bearer, {"input": "Hello"}),
     ):
-        payload = shlex.quote(json.dumps({**body, **more}))
-        out.print(f"# {title}", style="dim")
-        out.print(Text(f'curl -N {gateway.url}{path} {auth} -H "Content-Type: application/json" -d {payload}\n'))
+        _print_curl(title, gateway.url + path, auth, {**body, **more})
+    gemini = f"{gateway.url}/v1beta/models/{model}:streamGenerateContent?alt=sse"
+    _print_curl("Gemini", gemini, f'-H "x-goog-api-key: {key}"', {"contents": [{"parts": [{"text": "Hello"}]}]})
+
+
+def _print_curl(title: str, url: str, auth: str, body: dict[str, Any]) -> None:
+    payload = shlex.quote(json.dumps(body))
+    out.print(f"# {title}", style="dim")
+    out.print(Text(f'curl -N {shlex.quote(url)} {auth} -H "Content-Type: application/json" -d {payload}\n'))
 
 
 @app.command()

@@ -95,6 +95,30 @@ _CURES: dict[str, dict[Language, str]] = {
     },
 }
 
+#: What happened, in Indonesian; the sentence with the particulars follows it in English.
+_HEADLINES_ID: dict[str, str] = {
+    "internal": "Galat internal",
+    "invalid_request": "Permintaan tidak sah",
+    "context_length_exceeded": "Percakapan terlalu panjang",
+    "content_filter": "Kimi menolak isi ini",
+    "credential_missing": "Kredensial Kimi belum ada",
+    "credential_rejected": "Kimi menolak kredensial",
+    "permission_refused": "Tidak diizinkan",
+    "membership_required": "Perlu paket Kimi yang lebih tinggi",
+    "account_suspended": "Akun ditangguhkan",
+    "not_found": "Tidak ditemukan",
+    "model_not_found": "Model tidak dikenal",
+    "chat_not_found": "Obrolan tidak ditemukan",
+    "rate_limited": "Terlalu banyak permintaan",
+    "too_many_streams": "Terlalu banyak jawaban sedang berjalan",
+    "quota_exhausted": "Kuota habis",
+    "upstream_error": "Layanan Kimi gagal",
+    "upstream_protocol": "Jawaban layanan tidak dapat dibaca",
+    "overloaded": "Kimi sedang sibuk",
+    "unavailable": "Layanan tidak terjangkau",
+    "timeout": "Waktu habis",
+}
+
 
 class KimiError(Exception):
     """Base of every error raised on purpose.
@@ -132,9 +156,11 @@ class KimiError(Exception):
 
     def describe(self, language: Language = "en") -> str:
         """Message, account and cure in one line, as callers see it."""
-        who = f" (account {self.account})" if self.account else ""
+        who = f" ({'akun' if language == 'id' else 'account'} {self.account})" if self.account else ""
         cure = self.cure(language)
         message = self.message.rstrip(". ") if cure else self.message
+        if language == "id" and (headline := _HEADLINES_ID.get(self.code)):
+            message = f"{headline}: {message}"
         return f"{message}{who}. {cure}" if cure else f"{message}{who}"
 
     def __str__(self) -> str:

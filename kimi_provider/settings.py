@@ -49,7 +49,11 @@ def _origin(value: str) -> str:
 #: What HTTP lets stand in a header (RFC 9110, 5.1 and 5.5), ASCII only.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\t\x20-\x7e]*[\x21-\x7e])?|")
-_NOT_YOURS = {"authorization", "cookie", "host", "content-length", "content-type", "transfer-encoding", "connection"}
+_NOT_YOURS = (
+    {"authorization", "cookie", "host", "content-length", "content-type", "transfer-encoding", "connection"}
+    # We say who we are, and take answers as they are; a stream can't wait for a compressor.
+    | {"user-agent", "accept-encoding"}
+)
 
 
 def _headers(value: Any) -> Any:

@@ -55,6 +55,13 @@ class Process:
         return self.log.read_text("utf-8", "replace")
 
     def wait_for(self, pattern: str, timeout_s: float) -> re.Match[str]:
+        try:
+            return self._seen(pattern, timeout_s)
+        except BaseException:
+            Process.stop(self)
+            raise
+
+    def _seen(self, pattern: str, timeout_s: float) -> re.Match[str]:
         give_up_at = time.monotonic() + timeout_s
         while time.monotonic() < give_up_at:
             if found := re.search(pattern, self.output):

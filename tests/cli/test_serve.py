@@ -45,7 +45,7 @@ def test_demo_mode_says_so_and_how_to_leave_it(demo: Serve) -> None:
 
 def test_nothing_is_coloured_or_cut_where_no_terminal_is(demo: Serve) -> None:
     ours = [line for line in demo.output.splitlines() if line.startswith(("Demo", "Real", "Ready", "Key", "#", "curl"))]
-    assert len(ours) == 10
+    assert len(ours) == 12
     assert not any("\x1b" in line for line in ours)
 
 
@@ -60,7 +60,7 @@ def test_the_key_is_made_once_for_its_owner_alone(demo: Serve, home: Path) -> No
     assert key not in demo.output
 
 
-@pytest.mark.parametrize("number", range(3), ids=["chat", "messages", "responses"])
+@pytest.mark.parametrize("number", range(4), ids=["chat", "messages", "responses", "gemini"])
 def test_the_printed_curl_lines_work_as_they_are(demo: Serve, home: Path, number: int) -> None:
     line = demo.curl_lines()[number]
     done = subprocess.run(["sh", "-c", line], env=clean_environment(home), capture_output=True, text=True, timeout=60)

@@ -79,22 +79,38 @@ def test_no_cure_without_an_error() -> None:
 @pytest.mark.parametrize(
     ("error", "english", "indonesian"),
     [
-        (errors.RateLimited("Slow down"), "Slow down. Wait and try again.", "Slow down. Tunggu lalu coba lagi."),
-        (errors.RateLimited("Slow down. "), "Slow down. Wait and try again.", "Slow down. Tunggu lalu coba lagi."),
+        (
+            errors.RateLimited("Slow down"),
+            "Slow down. Wait and try again.",
+            "Terlalu banyak permintaan: Slow down. Tunggu lalu coba lagi.",
+        ),
+        (
+            errors.RateLimited("Slow down. "),
+            "Slow down. Wait and try again.",
+            "Terlalu banyak permintaan: Slow down. Tunggu lalu coba lagi.",
+        ),
         (
             errors.RateLimited("Slow down", account="abc"),
             "Slow down (account abc). Wait and try again.",
-            "Slow down (account abc). Tunggu lalu coba lagi.",
+            "Terlalu banyak permintaan: Slow down (akun abc). Tunggu lalu coba lagi.",
         ),
-        (errors.BadRequest("Unknown word."), "Unknown word.", "Unknown word."),
-        (errors.BadRequest("Unknown word", account="abc"), "Unknown word (account abc)", "Unknown word (account abc)"),
-        (errors.BadRequest("No", cure="Say yes."), "No. Say yes.", "No. Say yes."),
-        (errors.RateLimited("Slow down", cure=""), "Slow down", "Slow down"),
+        (errors.BadRequest("Unknown word."), "Unknown word.", "Permintaan tidak sah: Unknown word."),
+        (
+            errors.BadRequest("Unknown word", account="abc"),
+            "Unknown word (account abc)",
+            "Permintaan tidak sah: Unknown word (akun abc)",
+        ),
+        (errors.BadRequest("No", cure="Say yes."), "No. Say yes.", "Permintaan tidak sah: No. Say yes."),
+        (errors.RateLimited("Slow down", cure=""), "Slow down", "Terlalu banyak permintaan: Slow down"),
     ],
 )
 def test_one_line_for_people(error: KimiError, english: str, indonesian: str) -> None:
     assert (error.describe("en"), error.describe("id")) == (english, indonesian)
     assert str(error) == english
+
+
+def test_every_code_has_a_headline_in_indonesian() -> None:
+    assert errors._HEADLINES_ID.keys() == {kind.code for kind in ALL}
 
 
 def test_what_is_known_is_kept() -> None:
