@@ -18,7 +18,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export LITELLM_LOCAL_MODEL_COST_MAP := True
 export UV_PROJECT_ENVIRONMENT := .venv
 
-.PHONY: help run test lint setup setup-run clean
+.PHONY: help run test lint bench setup setup-run clean
 help:
 	@echo "make run    set up the gateway and start it on http://127.0.0.1:4000 (demo mode without KIMI_TOKEN)"
 	@echo "make test   set up everything and run every test"
@@ -53,6 +53,9 @@ test: setup
 	@UV_PROJECT_ENVIRONMENT=.venv-oldest $(UV) sync --locked --extra proxy --group dev --python "$(OLDEST)"
 	.venv-oldest/bin/python -m pytest tests/smoke -q
 	.venv/bin/python -m pytest
+
+bench: setup
+	.venv/bin/python -m bench $(ARGS)
 
 clean:
 	rm -rf .venv .venv-oldest .venv-mitm .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,222 @@
+"""What is measured. One function per figure: a `Bed` in, (ours, theirs) of one round out.
+
+In each round the two sides take turns on the same proxy process. Limits are on the quotient or the difference of the
+two, never on absolute times: those are the machine's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import decoder
+from .load import Client
+from .plan import Plan
+from .processes import Gateway, UpstreamProcess, cpu_s
+
+OURS, THEIRS = "kimi", "builtin"
+
+
+class Bed:
+    """The processes of a run, started when first needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._upstream: UpstreamProcess | None = None
+        self._gateway: Gateway | None = None
+        self._pid = 0
+
+    @property
+    def upstream(self) -> UpstreamProcess:
+        if self._upstream is None:
+            self._upstream = UpstreamProcess(self._folder)
+        return self._upstream
+
+    async def gateway(self) -> Gateway:
+        """The proxy with both providers, warmed up."""
+        if self._gateway is None:
+            self._gateway = Gateway(self._folder, self.upstream)
+            self._gateway.wait_until_alive()
+            self._pid = self._gateway.pid()
+            for model in (OURS, THEIRS):
+                async with _clients(self._gateway.port, 8) as clients:
+                    for _ in range(5):
+                        await asyncio.gather(*(c.stream(model, Plan(tokens=20)) for c in clients))
+                        await asyncio.gather(*(c.whole(model, Plan(tokens=20)) for c in clients))
+            await self.settled()
+        return self._gateway
+
+    def cpu_s(self) -> float:
+        """CPU time of the proxy so far."""
+        return cpu_s(self._pid)
+
+    def start_s(self, *, bare: bool) -> float:
+        """Seconds until a proxy of its own answers; it is stopped again."""
+        with Gateway(self._folder, self.upstream, bare=bare) as gateway:
+            return gateway.wait_until_alive()
+
+    async def settled(self, *, quiet_s: float = 0.5) -> None:
+        """Wait until every chat that was opened is deleted, and a moment for what logs after an answer."""
+        await self.deletions()
+        await asyncio.sleep(quiet_s)
+
+    async def deletions(self) -> None:
+        """Wait until every chat that was opened is deleted."""
+        async with _clients(self.upstream.port, 1) as (client,):
+            for _ in range(2000):
+                state = await client.state()
+                if state["deleted"] >= state["chats"]:
+                    return
+                await asyncio.sleep(0.005)
+        raise RuntimeError(f"chats were left behind: {state}")
+
+    def stop(self) -> None:
+        for child in (self._gateway, self._upstream):
+            if child is not None:
+                child.stop()
+
+
+@asynccontextmanager
+async def _clients(port: int, count: int) -> AsyncIterator[list[Client]]:
+    clients = [await Client.connect(port) for _ in range(count)]
+    try:
+        yield clients
+    finally:
+        for client in clients:
+            client.close()
+
+
+Pair = tuple[float, float]
+
+
+async def _in_turn(one: Callable[[str], Awaitable[float]]) -> Pair:
+    return await one(OURS), await one(THEIRS)
+
+
+async def first_token(bed: Bed) -> Pair:
+    """Milliseconds; the median of 30 short streams, one at a time."""
+    port = (await bed.gateway()).port
+
+    async def one(model: str) -> float:
+        seen = []
+        async with _clients(port, 1) as (client,):
+            for _ in range(30):
+                seen.append((await client.stream(model, Plan(tokens=5))).first_s)
+                # What either side tidies up or logs behind an answer belongs to that answer.
+                await asyncio.sleep(0.03)
+        await bed.settled()
+        return statistics.median(seen) * 1e3
+
+    return await _in_turn(one)
+
+
+async def throughput(bed: Bed) -> Pair:
+    """Tokens a second, 16 streams at once."""
+    port, plan = (await bed.gateway()).port, Plan(tokens=1000)
+
+    async def one(model: str) -> float:
+        async with _clients(port, 16) as clients:
+            began = time.perf_counter()
+            answers = await asyncio.gather(*(client.stream(model, plan) for client in clients))
+            # The clients compare texts when each is done; only the answers' own time counts.
+            whole_s = max(answer.whole_s for answer in answers)
+            assert time.perf_counter() - began >= whole_s
+        await bed.settled()
+        return plan.tokens * len(answers) / whole_s
+
+    return await _in_turn(one)
+
+
+async def cpu(bed: Bed) -> Pair:
+    """Milliseconds of the proxy's CPU for an answer, 20 streams of 200 tokens at 50 a second, deletion included."""
+    port, plan = (await bed.gateway()).port, Plan(tokens=200, rate=50)
+
+    async def one(model: str) -> float:
+        async with _clients(port, 20) as clients:
+            before = bed.cpu_s()
+            await asyncio.gather(*(client.stream(model, plan) for client in clients))
+            await bed.settled()
+            return (bed.cpu_s() - before) * 1e3 / len(clients)
+
+    return await _in_turn(one)
+
+
+async def requests(bed: Bed) -> Pair:
+    """Plain answers a second, 32 clients; the clock stops when the last chat is deleted, too."""
+    port, plan, each = (await bed.gateway()).port, Plan(tokens=20), 10
+
+    async def one(model: str) -> float:
+        async def client_of(client: Client) -> None:
+            for _ in range(each):
+                await client.whole(model, plan)
+
+        async with _clients(port, 32) as clients:
+            began = time.perf_counter()
+            await asyncio.gather(*map(client_of, clients))
+            await bed.deletions()
+            took_s = time.perf_counter() - began
+        await bed.settled()
+        return len(clients) * each / took_s
+
+    return await _in_turn(one)
+
+
+async def decoder_plain(bed: Bed) -> Pair:
+    """Microseconds a frame, a text answer of 5000 frames."""
+    return decoder.measure(decoder.plain())
+
+
+async def decoder_mixed(bed: Bed) -> Pair:
+    """Microseconds a frame, 5000 frames of every kind."""
+    return decoder.measure(decoder.mixed())
+
+
+async def start(bed: Bed) -> Pair:
+    """Seconds from the command to the first answer of /health/liveliness."""
+    return bed.start_s(bare=False), bed.start_s(bare=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figure:
+    """`limit` is on ours / theirs, or with `difference` on ours - theirs; `at_least` says on which side."""
+
+    name: str
+    title: str
+    unit: str
+    measure: Callable[[Bed], Awaitable[Pair]]
+    limit: float
+    at_least: bool = False
+    difference: bool = False
+
+    def compared(self, pair: Pair) -> float:
+        """The number that the limit is for."""
+        ours, theirs = pair
+        return ours - theirs if self.difference else ours / theirs
+
+    def met(self, value: float) -> bool:
+        return value >= self.limit if self.at_least else value <= self.limit
+
+    @property
+    def shown_limit(self) -> str:
+        sign = ">=" if self.at_least else "<="
+        return f"{sign} +{self.limit:g} {self.unit}" if self.difference else f"{sign} {self.limit:g}"
+
+
+FIGURES = (
+    Figure(name="ttft", title="time to first token, 1 stream", unit="ms", measure=first_token, limit=1.1),
+    Figure(
+        name="throughput", title="tokens/s, 16 streams flat out", unit="/s", measure=throughput, limit=8, at_least=True
+    ),
+    Figure(name="cpu", title="CPU per answer, 20 x 50 tokens/s", unit="ms", measure=cpu, limit=0.9),
+    Figure(
+        name="requests", title="plain requests/s, 32 clients", unit="/s", measure=requests, limit=0.9, at_least=True
+    ),
+    Figure(name="decoder", title="decoder per frame, text", unit="us", measure=decoder_plain, limit=3),
+    Figure(name="decoder-mixed", title="decoder per frame, mixed", unit="us", measure=decoder_mixed, limit=5),
+    Figure(name="start", title="start to first answer", unit="s", measure=start, limit=2, difference=True),
+)
