@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -46,8 +47,15 @@ class Process:
     def __init__(self, command: list[str], log: Path, env: Mapping[str, str], cwd: Path) -> None:
         self.log = log
         with log.open("wb") as out:
+            # A test run in the background of a script ignores SIGINT, and its children would, too.
             self.child = subprocess.Popen(
-                command, env=dict(env), cwd=cwd, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT
+                command,
+                env=dict(env),
+                cwd=cwd,
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             )
 
     @property

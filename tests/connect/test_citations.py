@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kimi_provider.events import Citation, Event, TextDelta, merged
-from kimi_provider.protocols.connect.citations import CitationResolver
-from kimi_provider.protocols.connect.sources import Sources
+from kimi_provider.protocols.citations import CitationResolver
+from kimi_provider.protocols.sources import Sources
 
 from .frames import UPSTREAM
 
