@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from ...events import Event, SearchResults, Source, TextDelta, ThinkingDelta
 from ...upstream import Upstream
+from ..citations import CitationResolver
+from ..sources import Sources
 from .blocks import Block, TextBlock, ToolBlock
-from .citations import CitationResolver
-from .sources import Sources
 
 log: Final = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from ...events import Citation, Event, Source, TextDelta
-from ...upstream import Citations
+from ..events import Citation, Event, Source, TextDelta
+from ..upstream import Citations
 from .sources import Sources
 
 #: What a reference looks like: `web_search:1#0`, or a plain number.

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from ...events import Source
+from ..events import Source
 
 _FIELDS: Final = {"title": "title", "site_name": "siteName", "snippet": "snippet", "published": "publishTime"}
 
