@@ -77,6 +77,30 @@ class Connect(_Row):
     notices: dict[str, str]
 
 
+class RestAgent(_Row):
+    """What a model's row means to the REST generation; `body` is added to the completion call."""
+
+    kimiplus_id: str
+    thinking_kimiplus_id: str | None = None
+    use_research: bool = False
+    body: dict[str, Any] = Field(default_factory=dict)
+
+
+class Rest(_Row):
+    """Paths and spellings of the REST generation (protocol B)."""
+
+    chat: str
+    user: str
+    research_usage: str
+    chat_name: str
+    max_frame_bytes: int = Field(gt=0)
+    max_continues: int = Field(ge=0)
+    retired_statuses: frozenset[int]
+    thinking_zones: frozenset[str]
+    agents: dict[str, RestAgent]
+    error_codes: dict[str, str]
+
+
 #: One code point that no plain text holds.
 Sign = Annotated[str, Field(pattern=r"^[^\x00-\x7f]$")]
 
@@ -166,6 +190,7 @@ class Upstream(_Row):
     headers: dict[str, str]
     auth: Auth
     connect: Connect
+    rest: Rest
     citations: Citations
     errors: Errors
     defaults: dict[str, Any] = Field(default_factory=dict, exclude=True)

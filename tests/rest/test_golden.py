@@ -25,8 +25,10 @@ from kimi_provider.events import (
     TextDelta,
     ThinkingDelta,
 )
+from kimi_provider.protocols.rest.answer import Answer
+from kimi_provider.protocols.rest.wire import AnswerDecoder
 
-from .frames import GOLDEN, golden, golden_http
+from .frames import GOLDEN, UPSTREAM, decode, golden, golden_http
 
 ASSISTANT = ChatOpened(message_id="cxq1asst0000000000a0")
 CONTINUED = ChatOpened(message_id="cxq1asst0000000000a1")
@@ -98,3 +100,57 @@ def test_http_answers_are_what_their_names_say(name: str) -> None:
 def test_frames_are_json_with_an_event(name: str) -> None:
     lines = [line for line in golden(name).split(b"\n") if line.startswith(b"data: ")]
     assert all(json.loads(line.removeprefix(b"data: "))["event"] for line in lines)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_events(name: str) -> None:
+    assert decode([golden(name)]) == STREAMS[name]
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_every_single_cut(name: str) -> None:
+    stream = golden(name)
+    for at in range(len(stream) + 1):
+        assert decode([stream[:at], stream[at:]]) == STREAMS[name], at
+
+
+@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 64])
+def test_pieces_of_one_size(name: str, size: int) -> None:
+    stream = golden(name)
+    assert decode(stream[at : at + size] for at in range(0, len(stream), size)) == STREAMS[name]
+
+
+@pytest.mark.parametrize("ending", [b"\r\n", b"\r"])
+@pytest.mark.parametrize("name", STREAMS)
+def test_other_line_ends(name: str, ending: bytes) -> None:
+    stream = golden(name).replace(b"\n", ending)
+    assert decode([stream]) == STREAMS[name]
+    for at in range(len(stream) + 1):
+        assert decode([stream[:at], stream[at:]]) == STREAMS[name], at
+
+
+@pytest.mark.parametrize("name", ["b5-full-turn", "b5-every-kind", "b5-continue", "b5-length"])
+def test_a_truncated_stream_is_never_a_success_it_was_not(name: str) -> None:
+    """Cut off at any byte: a beginning of the same text, then an error, unless the logical end was seen."""
+    stream, (whole, _) = golden(name), STREAMS[name]
+    spoken = "".join(e.text for e in whole if isinstance(e, TextDelta))
+    # The closing brace of the first frame that ends an answer: what follows is only line breaks.
+    ends = min(at + len(mark) for mark in (b'"all_done"}', b'"done"}', b'"length"}') if (at := stream.find(mark)) >= 0)
+    for at in range(len(stream)):
+        events, error = decode([stream[:at]])
+        assert spoken.startswith("".join(e.text for e in events if isinstance(e, TextDelta)))
+        assert (error is None) == (at >= ends), at
+
+
+def test_a_cut_answer_and_its_rest_are_one() -> None:
+    answer = Answer(UPSTREAM)
+    events: list[Event] = []
+    first = AnswerDecoder(UPSTREAM, answer=answer, may_continue=True)
+    events += [*first.feed(golden("b5-length")), *first.close()]
+    assert first.cut
+    assert answer.segment_id == "cxq1user0000000000a0"
+    last = AnswerDecoder(UPSTREAM, answer=answer, may_continue=True)
+    events += [*last.feed(golden("b5-continue")), *last.close()]
+    assert not last.cut
+    assert events == [ASSISTANT, TextDelta("Hel"), CONTINUED, TextDelta("lo."), Finished()]

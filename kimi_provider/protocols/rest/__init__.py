@@ -1,0 +1,263 @@
+"""The REST generation of the service (protocol B): calls in, events out.
+
+Law: the only module of this room that does I/O, and only through `web`. Knows neither accounts nor retries; every
+failure leaves as a KimiError that names the session's account. Only calls an answer needs are made, none to look like
+a browser. The service is taking this generation down piece by piece (protocol B.1): a call that is gone is an
+`EndpointRetired`, which no other account and no second attempt mends, but another protocol does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote
+
+from ...errors import AccountSuspended, CredentialError, KimiError, ProtocolError, QuotaExhausted, UpstreamError
+from ...events import ChatOpened, Event
+from ...settings import Settings
+from ...upstream import ModelSpec, RestAgent, Upstream
+from ...web import Reply, Session, Web, host_of, pump, seconds, session_headers, status_error
+from .. import LiveModel, Profile, Turn
+from .answer import Answer, error_of, failure_of
+from .wire import AnswerDecoder, agent_of, completion_body, continue_body, create_body, needed_agent
+
+__all__ = ["EndpointRetired", "ResearchQuota", "RestProtocol"]
+
+#: A unary call that takes longer is of no use to anyone who waits for it.
+UNARY_TIMEOUT_S: Final = 30.0
+#: As much of a refusal's body as is read.
+MAX_REFUSAL_BYTES: Final = 64 * 1024
+
+_RETIRED_CURE: Final = "Set KIMI_PROTOCOL to auto or connect: the service seems to have taken its REST protocol down."
+
+
+class EndpointRetired(UpstreamError):
+    """The service no longer has a call of this generation: use another protocol, now and later."""
+
+    another_account = False
+    try_again = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResearchQuota:
+    """Research turns of the account; None where the service does not say."""
+
+    remain: int | None = None
+    total: int | None = None
+    used: int | None = None
+
+    @property
+    def exhausted(self) -> bool:
+        """No research turn is left (protocol B.6)."""
+        if self.remain is not None and self.remain <= 0:
+            return True
+        return self.used is not None and self.total is not None and self.used >= self.total
+
+
+class RestProtocol:
+    """Implements `ChatProtocol`."""
+
+    name = "rest"
+
+    def __init__(self, settings: Settings, upstream: Upstream) -> None:
+        self._settings = settings
+        self._upstream = upstream
+
+    def serves(self, spec: ModelSpec) -> bool:
+        """Whether the model can be asked for in this generation; `stream` raises ModelNotFound for others."""
+        return agent_of(spec, self._upstream) is not None
+
+    async def stream(self, turn: Turn, session: Session) -> AsyncGenerator[list[Event], None]:
+        """Batches of events; the last event is `Finished`. Closing the generator closes the call. Raises KimiError.
+
+        A chat we open is told as `ChatOpened` before the answer begins, so that it can be removed whatever follows. An
+        answer that the service cuts at its output cap is continued here, as one stream.
+        """
+        agent = needed_agent(turn, self._upstream)
+        if agent.use_research and (await self.research_quota(session, deadline=turn.deadline)).exhausted:
+            raise QuotaExhausted(
+                "The account's research turns are used up",
+                account=session.account,
+                retry_after_s=self._upstream.retry.quota_s,
+            )
+        chat_id = turn.chat_id
+        if chat_id is None:
+            chat_id = await self._create(agent, session, turn.deadline)
+            yield [ChatOpened(chat_id=chat_id)]
+        answer = Answer(self._upstream, session.account)
+        body = completion_body(turn, agent)
+        for left in reversed(range(self._upstream.rest.max_continues + 1)):
+            decoder = AnswerDecoder(self._upstream, account=session.account, answer=answer, may_continue=left > 0)
+            async with aclosing(self._call(chat_id, body, decoder, turn, session)) as batches:
+                async for batch in batches:
+                    yield batch
+            if not decoder.cut:
+                return
+            body = continue_body(answer.segment_id, agent)
+
+    async def cancel_chat(self, session: Session, chat_id: str, message_id: str) -> None:
+        """Nothing to do: this generation has no such call, closing the connection is all (protocol B.3)."""
+
+    async def delete_chat(self, session: Session, chat_id: str) -> None:
+        """Remove the chat from the account; one that is gone already is no error. Raises KimiError."""
+        await self._unary("DELETE", self._chat_path(chat_id), session, gone=frozenset((404, 410)))
+
+    async def profile(self, session: Session) -> Profile:
+        """Who the session belongs to (protocol A.7). Raises KimiError: CredentialError when the token is refused."""
+        got = await self._unary("GET", self._upstream.rest.user, session)
+        user_id = got.get("id")
+        if not isinstance(user_id, str) or not user_id:
+            raise ProtocolError("Kimi did not tell whose credential this is", account=session.account)
+        region = got.get("region")
+        return Profile(user_id=user_id, region=region if isinstance(region, str) else "")
+
+    async def models(self, session: Session) -> tuple[LiveModel, ...]:
+        """None: this generation has no such list, and what is in our own table is not the service's word."""
+        return ()
+
+    async def research_quota(self, session: Session, *, deadline: float | None = None) -> ResearchQuota:
+        """How many research turns are left, from either shape of B.3; an unknown shape tells nothing. Raises KimiError.
+
+        `deadline` is in loop time.
+        """
+        got = await self._unary("GET", self._upstream.rest.research_usage, session, deadline=deadline)
+        inner = got.get("research_usage")
+        usage = inner if isinstance(inner, dict) else got
+        return ResearchQuota(remain=_count(usage, "remain"), total=_count(usage, "total"), used=_count(usage, "used"))
+
+    def _chat_path(self, chat_id: str) -> str:
+        return f"{self._upstream.rest.chat}/{quote(chat_id, safe='')}"
+
+    async def _create(self, agent: RestAgent, session: Session, deadline: float) -> str:
+        body = create_body(agent, self._upstream)
+        got = await self._unary("POST", self._upstream.rest.chat, session, body, deadline=deadline)
+        chat_id = got.get("id")
+        if not isinstance(chat_id, str) or not chat_id:
+            raise ProtocolError("Kimi did not tell the id of the chat it opened", account=session.account)
+        return chat_id
+
+    async def _call(
+        self, chat_id: str, body: bytes, decoder: AnswerDecoder, turn: Turn, session: Session
+    ) -> AsyncGenerator[list[Event], None]:
+        """One call of the answer: all of it, or the piece up to the output cap."""
+        url = f"{session.base_url}{self._chat_path(chat_id)}/completion/stream"
+        headers = {
+            **session_headers(session, self._settings, self._upstream),
+            "content-type": "application/json",
+            "accept": "text/event-stream",
+        }
+        web = await Web.current(self._upstream)
+        with _telling(session.account):
+            async with web.stream(url, headers=headers, content=body, deadline=turn.deadline) as response:
+                reader: AnswerDecoder | _Refusal = decoder
+                if response.status_code != 200:
+                    reader = _Refusal(self, response.status_code, response.headers, url, session, turn)
+                batches = pump(
+                    response.aiter_bytes(),
+                    reader,
+                    idle_timeout_s=self._settings.kimi_idle_timeout_s,
+                    done_grace_s=self._upstream.service.done_grace_s,
+                    deadline=turn.deadline,
+                )
+                async with aclosing(batches):
+                    async for batch in batches:
+                        yield batch
+
+    async def _unary(
+        self,
+        method: str,
+        path: str,
+        session: Session,
+        body: Mapping[str, Any] | None = None,
+        *,
+        deadline: float | None = None,
+        gone: frozenset[int] = frozenset(),
+    ) -> dict[str, Any]:
+        """The JSON object of the answer, an empty one for anything else. Statuses in `gone` are success, too."""
+        url = session.base_url + path
+        timeout_s = UNARY_TIMEOUT_S
+        if deadline is not None:
+            timeout_s = min(timeout_s, deadline - asyncio.get_running_loop().time())
+        web = await Web.current(self._upstream)
+        headers = session_headers(session, self._settings, self._upstream)
+        with _telling(session.account):
+            reply = await web.call(method, url, headers=headers, json=body, timeout_s=timeout_s)
+            if reply.status in gone:
+                return {}
+            got = reply.json()
+            if not 200 <= reply.status < 300 or error_of(got) is not None:
+                raise self.failure(reply, url, session.account, chat_named=False)
+            return got if isinstance(got, dict) else {}
+
+    def failure(self, reply: Reply, url: str, account: str, *, chat_named: bool) -> KimiError:
+        """What an HTTP answer that is no success means (protocol B.6).
+
+        `chat_named`: the caller named the chat, so an error that calls it unknown is about the chat.
+        """
+        retry_after = reply.headers.get("retry-after")
+        got = reply.json()
+        told = error_of(got)
+        if reply.status in self._upstream.rest.retired_statuses and not (told is not None and chat_named):
+            return EndpointRetired(
+                f"{host_of(url)} no longer has this call (HTTP {reply.status})", account=account, cure=_RETIRED_CURE
+            )
+        failure: KimiError
+        if told is None:
+            failure = status_error(reply.status, url, retry_after)
+        else:
+            failure = failure_of(
+                got,
+                upstream=self._upstream,
+                account=account,
+                status=reply.status,
+                retry_after_s=seconds(retry_after),
+            )
+        if reply.status == 401 and not isinstance(failure, CredentialError | AccountSuspended):
+            return CredentialError(f"{host_of(url)} rejected the credential (HTTP 401)", account=account)
+        return failure
+
+
+class _Refusal:
+    """A `web.Decoder` for an answer that is no stream: reads a little of it and raises what it says."""
+
+    content_frames = 0
+    done = False
+    ended = False
+
+    def __init__(
+        self, protocol: RestProtocol, status: int, headers: Mapping[str, str], url: str, session: Session, turn: Turn
+    ) -> None:
+        self._protocol, self._status, self._headers = protocol, status, headers
+        self._url, self._account, self._chat_named = url, session.account, turn.chat_id is not None
+        self._body = bytearray()
+
+    def feed(self, chunk: bytes) -> Iterator[Event]:
+        """Keep the chunk."""
+        self._body += chunk
+        self.ended = len(self._body) > MAX_REFUSAL_BYTES
+        return iter(())
+
+    def close(self) -> Iterator[Event]:
+        """Raise what the body says."""
+        reply = Reply(self._status, self._headers, bytes(self._body))
+        raise self._protocol.failure(reply, self._url, self._account, chat_named=self._chat_named)
+
+
+@contextmanager
+def _telling(account: str) -> Iterator[None]:
+    """Failures of the doorway don't know whose call it was, nor what a redirect means here (protocol B.1)."""
+    try:
+        yield
+    except KimiError as exc:
+        exc.account = exc.account or account
+        if type(exc) is UpstreamError and " redirects to " in exc.message:
+            raise EndpointRetired(exc.message, account=account, cure=_RETIRED_CURE) from None
+        raise
+
+
+def _count(usage: Mapping[str, Any], name: str) -> int | None:
+    value = usage.get(name)
+    return value if type(value) is int else None
