@@ -6,6 +6,7 @@ A wrong value raises `SettingsError`, whose text names the variable and what it 
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
@@ -72,10 +73,35 @@ def _headers(value: Any) -> Any:
     return headers
 
 
+_HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
+
+
+def _file_hosts(value: Any) -> Any:
+    entries = value.split(",") if isinstance(value, str) else value
+    if not isinstance(entries, list | tuple) or not all(isinstance(entry, str) for entry in entries):
+        raise ValueError("must be hosts and address ranges, separated by commas")
+    return tuple(_file_host(entry.strip().lower()) for entry in entries if entry.strip())
+
+
+def _file_host(entry: str) -> str:
+    try:
+        network = ipaddress.ip_network(entry, strict=False)
+    except ValueError:
+        # What ends in a number is an address that went wrong, not a name.
+        if _HOST.fullmatch(entry) and not re.fullmatch(r"[0-9]+|0x[0-9a-f]*", entry.rpartition(".")[2]):
+            return entry
+        raise ValueError("must list hosts such as files.example.lan or ranges such as 10.1.0.0/16, no URLs") from None
+    if network.prefixlen == 0:
+        raise ValueError("must not list a range of all addresses; name the intranet's own")
+    return str(network)
+
+
 Origin = Annotated[str, AfterValidator(_origin)]
 #: `NAME=` in a .env file means none, not the current folder.
 OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
 Headers = Annotated[dict[str, str], NoDecode, BeforeValidator(_headers)]
+#: Names in lower case, and ranges in CIDR form.
+FileHosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_file_hosts)]
 
 
 class Settings(BaseSettings):
@@ -96,6 +122,7 @@ class Settings(BaseSettings):
     kimi_timeout_s: float = Field(600, gt=0, allow_inf_nan=False)
     kimi_idle_timeout_s: float = Field(90, gt=0, allow_inf_nan=False)
     kimi_lang: Literal["en", "id"] = "en"
+    kimi_file_hosts_allowed: FileHosts = ()
     #: Set by `serve` for its own children when it starts the simulator; never by hand.
     kimi_demo: bool = False
 

@@ -158,6 +158,41 @@ class Errors(_Row):
     retract_class: ErrorClass
 
 
+#: Hex of the first bytes; ".." stands for any byte.
+Magic = Annotated[str, Field(pattern=r"^([0-9A-Fa-f]{2}|\.\.)+$")]
+#: Extension without a dot, in lower case -> media type.
+Types = Annotated[dict[Annotated[str, Field(pattern=r"^[a-z0-9]{1,16}$")], str], Field(min_length=1)]
+
+
+class Signature(_Row):
+    """Files that begin with `magic`. `types`: what they may be, the usual first; names and declared types choose."""
+
+    magic: Magic
+    image: bool = False
+    types: Types
+
+    @cached_property
+    def regex(self) -> re.Pattern[bytes]:
+        """Matches at the start of such a file."""
+        signs = (self.magic[at : at + 2] for at in range(0, len(self.magic), 2))
+        return re.compile(
+            b"".join(b"." if sign == ".." else re.escape(bytes.fromhex(sign)) for sign in signs), re.DOTALL
+        )
+
+
+class Files(_Row):
+    """What callers may send, and how long fetching it may take. Up to `memory_bytes` of a file stay in memory."""
+
+    max_bytes: int = Field(gt=0)
+    memory_bytes: int = Field(ge=0)
+    connect_timeout_s: float = Field(gt=0, allow_inf_nan=False)
+    idle_timeout_s: float = Field(gt=0, allow_inf_nan=False)
+    total_timeout_s: float = Field(gt=0, allow_inf_nan=False)
+    max_redirects: int = Field(ge=0, le=20)
+    signatures: tuple[Signature, ...]
+    texts: Types
+
+
 class ModelSpec(_Row):
     """One way to ask the service: the row of a model name (protocol D.2).
 
@@ -193,6 +228,7 @@ class Upstream(_Row):
     rest: Rest
     citations: Citations
     errors: Errors
+    files: Files
     defaults: dict[str, Any] = Field(default_factory=dict, exclude=True)
     models: dict[str, ModelSpec]
     aliases: dict[str, str]

@@ -34,6 +34,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         "kimi_timeout_s": 600,
         "kimi_idle_timeout_s": 90,
         "kimi_lang": "en",
+        "kimi_file_hosts_allowed": (),
         "kimi_demo": False,
     }
     assert Settings.load().token is None
