@@ -11,11 +11,11 @@ import asyncio
 import atexit
 import concurrent.futures
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from .accounts import Account, Pool, TokenKeeper
+from .accounts import Account, Lease, Pool, TokenKeeper
 from .errors import BadRequest, ContextTooLong, CredentialError, KimiError, UpstreamTimeout
 from .events import ChatOpened, Event, Finished, FinishReason, Notice, TextDelta, ThinkingDelta, Usage
 from .loops import background
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 #: Time for the calls that tidy up behind an answer.
 _TIDY_TIMEOUT_S = 20.0
+_CANCEL_TIMEOUT_S = 5.0
 
 #: Calls that tidy up now, so that a script which ends with its answer waits for them a moment.
 _tidying: set[concurrent.futures.Future[None]] = set()
@@ -99,7 +100,7 @@ class KimiEngine:
                     if progress.emitted or not course.refresh_next(failure, account, progress.session):
                         lease.report(failure)
                 finally:
-                    self._tidy_up(account, progress)
+                    self._tidy_up(lease, progress)
             if progress.emitted:
                 raise failure
             another = self.pool.has_other({*course.passed_over, account.id}, scope=spec.scenario)
@@ -162,31 +163,41 @@ class KimiEngine:
         if guard is not None and progress.note(rest := TextDelta(guard.close())):
             yield rest
 
-    def _tidy_up(self, account: Account, progress: _Progress) -> None:
+    def _tidy_up(self, lease: Lease, progress: _Progress) -> None:
         """Stop a generation that nobody reads any more, and remove the chat we opened (protocol E.6, E.8)."""
         if progress.chat_id is None:
             return
         if progress.complete and self.settings.kimi_keep_chats:
             return
+        # The service counts an abandoned answer as running until it is cancelled: so do we.
+        give_back = (lambda: None) if progress.complete else lease.hand_over()
         # On a loop of its own: the caller may be leaving, and its loop with it.
-        _tidying.add(work := background().submit(self._leave_nothing_behind(account, progress)))
+        _tidying.add(work := background().submit(self._leave_nothing_behind(lease.account, progress, give_back)))
         work.add_done_callback(_tidying.discard)
 
-    async def _leave_nothing_behind(self, account: Account, progress: _Progress) -> None:
+    async def _leave_nothing_behind(self, account: Account, progress: _Progress, give_back: Callable[[], None]) -> None:
         assert progress.chat_id is not None
         try:
             async with asyncio.timeout(_TIDY_TIMEOUT_S):
                 # A new session: the token that began a long answer may have expired since (protocol E.9).
-                session = await self.keeper.session(account)
-                if not progress.complete and progress.message_id is not None:
-                    try:
-                        await self._protocol.cancel_chat(session, progress.chat_id, progress.message_id)
-                    except KimiError as exc:
-                        log.debug("account %s: an answer was not cancelled (%s)", account.short_id, exc.code)
+                try:
+                    session = await self.keeper.session(account)
+                    if not progress.complete and progress.message_id is not None:
+                        await self._cancel(session, progress.chat_id, progress.message_id)
+                finally:
+                    give_back()
                 if not self.settings.kimi_keep_chats:
                     await self._protocol.delete_chat(session, progress.chat_id)
         except (KimiError, TimeoutError) as exc:
             log.warning("account %s: a chat could not be removed (%s)", account.short_id, type(exc).__name__)
+
+    async def _cancel(self, session: Session, chat_id: str, message_id: str) -> None:
+        """Best effort, and soon: a slot waits for it."""
+        try:
+            async with asyncio.timeout(_CANCEL_TIMEOUT_S):
+                await self._protocol.cancel_chat(session, chat_id, message_id)
+        except (KimiError, TimeoutError) as exc:
+            log.debug("account %s: an answer was not cancelled (%s)", session.account, type(exc).__name__)
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ fault (BadRequest and below) never counts against an account.
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 import threading
 import time
@@ -119,6 +120,11 @@ class Lease:
     def report(self, error: KimiError) -> None:
         """Tell what went wrong; puts the account aside when it is the account's fault."""
         self._pool.report(self.account, error, scope=self._scope)
+
+    def hand_over(self) -> Callable[[], None]:
+        """Keep the slot beyond `async with`; calling the result gives it back, once and from any thread."""
+        self._held = False
+        return functools.partial(self._pool._release, self.account)
 
     async def __aenter__(self) -> Lease:
         """Wait for a slot. Raises as `Pool.lease`."""

@@ -735,8 +735,19 @@ def test_an_answer_left_behind_in_a_dying_loop_frees_its_place(world: World) -> 
         await anext(engine.chat(asking()))
 
     asyncio.run(leave())
-    assert engine.pool.running(engine.pool.accounts[0]) == 0
     asyncio.run(freed(world, engine))
+    assert engine.pool.running(engine.pool.accounts[0]) == 0
+
+
+async def test_an_abandoned_answer_keeps_its_place_until_it_is_cancelled(world: World) -> None:
+    world.server.queue("hang_mid_text")
+    engine = world.engine(kimi_max_streams=1)
+    abandoned = engine.chat(asking())
+    await anext(abandoned)
+    await abandoned.aclose()
+    await collect(engine)
+    calls = [request["path"].rsplit("/", 1)[-1] for request in world.state["requests"]]
+    assert [call for call in calls if call in ("Chat", "CancelChat")] == ["Chat", "CancelChat", "Chat"]
 
 
 async def test_a_service_that_is_gone_is_unavailable(world: World) -> None:
