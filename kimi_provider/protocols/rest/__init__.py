@@ -180,7 +180,7 @@ class RestProtocol:
         url = session.base_url + path
         timeout_s = UNARY_TIMEOUT_S
         if deadline is not None:
-            timeout_s = min(timeout_s, deadline - asyncio.get_running_loop().time())
+            timeout_s = max(0.0, min(timeout_s, deadline - asyncio.get_running_loop().time()))
         web = await Web.current(self._upstream)
         headers = session_headers(session, self._settings, self._upstream)
         with _telling(session.account):

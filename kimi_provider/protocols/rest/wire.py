@@ -146,6 +146,7 @@ class AnswerDecoder:
 
     def _broken(self, failure: KimiError) -> Iterator[Event]:
         self.ended = True
+        failure.account = failure.account or self._account
         return _then_raise(self._answer.drained(), failure)
 
     def _take_all(self, found: Iterable[bytes]) -> None:
