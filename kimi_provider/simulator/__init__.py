@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from .app import create_app
 from .server import SimulatorServer
-from .state import Simulator, SimulatorSettings
+from .settings import SimulatorSettings
+from .state import Simulator
 from .tokens import SIMULATOR_CLAIM
 
 __all__ = ["SIMULATOR_CLAIM", "Simulator", "SimulatorServer", "SimulatorSettings", "create_app"]

@@ -99,6 +99,15 @@ class Accounts:
         account = self._account_of(claims)
         return Caller(account=account, jti=claims["jti"]) if self._alive(account, claims) else None
 
+    def sub_of(self, token: str) -> str | None:
+        """Whose token this is, dead or alive; None when it isn't one of this simulator's."""
+        return self._mint.sub_of(token)
+
+    def sub_named(self, user: str) -> str | None:
+        """The id of a known user."""
+        sub = xid_of(user)
+        return sub if sub in self._by_sub else None
+
     def refresh(
         self, token: str, *, access_ttl_s: float, refresh_ttl_s: float, rotate: bool = True
     ) -> dict[str, str] | None:

@@ -1,6 +1,6 @@
 """The simulator as one ASGI application: every module with routes, one list entry each, under the recorder.
 
-A further part of the service (the legacy REST protocol, files) is a module with `routes(simulator)` and an entry here.
+A further part of the service is a module with `routes(simulator)` and an entry here.
 """
 
 from __future__ import annotations
@@ -11,11 +11,21 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from . import connect, control, gateway, unary
+from . import connect, control, gateway, rest, unary
+from .files import connect as files
+from .files import presigned
 from .recording import Recorder
 from .state import Simulator
 
-PARTS = (connect.routes, unary.routes, gateway.routes, control.routes)
+PARTS = (
+    connect.routes,
+    unary.routes,
+    files.routes,
+    rest.routes,
+    presigned.routes,
+    gateway.routes,
+    control.routes,
+)
 
 _FACE = (
     "This is the simulator of kimi-provider, for tests and demos. It is not Kimi, answers nothing real, and has no "

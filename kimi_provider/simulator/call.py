@@ -12,7 +12,7 @@ from typing import Any
 
 from .models import MODELS_BY_ID, legal_efforts
 from .refusals import violation
-from .state import SimulatorSettings
+from .settings import SimulatorSettings
 
 SCENARIOS = frozenset(
     f"SCENARIO_{name}"

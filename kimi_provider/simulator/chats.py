@@ -34,6 +34,22 @@ class Message:
         """The text blocks, joined."""
         return "".join(block["text"].get("content", "") for block in self.blocks if "text" in block)
 
+    @property
+    def file_ids(self) -> list[str]:
+        """The files named in it."""
+        return [block["file"]["id"] for block in self.blocks if "file" in block]
+
+
+@dataclass(kw_only=True, slots=True)
+class CutAnswer:
+    """What a legacy answer cut at the output cap still has to say (protocol B.4, continue)."""
+
+    segment_id: str
+    answer: Message
+    pieces: list[str]
+    new_segment: bool
+    ends: bool
+
 
 @dataclass(kw_only=True, slots=True)
 class Chat:
@@ -47,16 +63,33 @@ class Chat:
     messages: dict[str, Message] = field(default_factory=dict)
     last_request: dict[str, Any] = field(default_factory=dict)
     status: str = "STATUS_COMPLETED"
+    by_owner: bool = False
+    """Made by the account's owner in the browser, not by a call."""
+    cut: CutAnswer | None = None
 
-    def add(self, role: str, status: str, parent_id: str, blocks: list[dict[str, Any]] | None = None) -> Message:
-        """A new message with a fresh id."""
-        made = Message(id=str(uuid.uuid4()), parent_id=parent_id, role=role, status=status, blocks=blocks or [])
+    def add(
+        self,
+        role: str,
+        status: str,
+        parent_id: str,
+        blocks: list[dict[str, Any]] | None = None,
+        *,
+        message_id: str | None = None,
+    ) -> Message:
+        """A new message, with a fresh id unless one is given."""
+        made = Message(
+            id=message_id or str(uuid.uuid4()), parent_id=parent_id, role=role, status=status, blocks=blocks or []
+        )
         self.messages[made.id] = made
         return made
 
     def newest(self) -> Message:
         """The message made last."""
         return next(reversed(self.messages.values()))
+
+    def asked(self, parent_id: str) -> list[Message]:
+        """The user's messages on the way to `parent_id`, oldest first."""
+        return [one for one in self.chain(parent_id) if one.role == "user"]
 
     def chain(self, message_id: str) -> list[Message]:
         """The messages from the root to `message_id`."""
@@ -85,10 +118,10 @@ class Chats:
         moment = datetime.datetime.fromtimestamp(self._clock(), datetime.UTC)
         return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    def open(self, owner: str) -> Chat:
-        """A new chat with its placeholder name (protocol C.12, frame 02)."""
+    def open(self, owner: str, *, chat_id: str | None = None, name: str = "Untitled Chat") -> Chat:
+        """A new chat, with its placeholder name (protocol C.12, frame 02) and a uuid unless they are given."""
         now = self.now()
-        chat = Chat(id=str(uuid.uuid4()), owner=owner, name="Untitled Chat", create_time=now, update_time=now)
+        chat = Chat(id=chat_id or str(uuid.uuid4()), owner=owner, name=name, create_time=now, update_time=now)
         self._by_id[chat.id] = chat
         return chat
 

@@ -17,8 +17,9 @@ from .chats import Chat
 from .envelopes import NotEnveloped, read_single
 from .playing import ScriptResponse
 from .recording import record_body
-from .refusals import Refusal
-from .scenario import HEADER, asked_for, queued
+from .refusals import Refusal, violation
+from .scenario import CONNECT
+from .scenario.choosing import HEADER
 from .state import Simulator
 from .turn import Turn
 
@@ -59,6 +60,16 @@ def authenticate(simulator: Simulator, request: Request) -> Caller:
     return caller
 
 
+def _require_parsed(simulator: Simulator, account: Account, file_ids: list[str]) -> None:
+    """Refusal (400, naming the field) unless each is a known, parsed file of the account (protocol C.9)."""
+    for file_id in file_ids:
+        file = simulator.files.find(account.sub, file_id)
+        if file is None:
+            raise violation("message.blocks.file.id", f"unknown file {file_id!r}")
+        if simulator.files.status(file) != "parsed":
+            raise violation("message.blocks.file.id", f"file {file_id!r} is not parsed")
+
+
 async def _chat(simulator: Simulator, request: Request) -> Response:
     if media_type(request) != refusals.STREAM_TYPE:
         return Response(status_code=415, headers={"accept-post": refusals.STREAM_TYPE})
@@ -70,7 +81,8 @@ async def _chat(simulator: Simulator, request: Request) -> Response:
     record_body(request, body)
     call = read_call(body, simulator.settings)
     chat = _chat_of(simulator, caller.account, call)
-    chosen = asked_for(call.text, request.headers.get(HEADER))
+    _require_parsed(simulator, caller.account, call.file_ids)
+    chosen = CONNECT.asked_for(call.text, request.headers.get(HEADER))
     if not caller.account.allows(call.required_level):
         raise refusals.paywall(call.required_level)
     stream = simulator.streams.enter(caller.account.sub, simulator.settings.max_streams)
@@ -81,9 +93,10 @@ async def _chat(simulator: Simulator, request: Request) -> Response:
 
     def leave() -> None:
         turn.settle()
+        simulator.end_call(turn.record)
         simulator.streams.leave(stream)
 
-    script = (chosen or queued(simulator)).script(turn)
+    script = (chosen or CONNECT.queued(simulator)).script(turn)
     return ScriptResponse(script, stream, on_cancel=turn.cancelled, leave=leave)
 
 

@@ -13,9 +13,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from .chats import COMPLETED
 from .recording import CONTROL_PREFIX
 from .refusals import UNARY_TYPE, Refusal
-from .scenario import describe, look_up
+from .rest.scenario import check_anywhere, describe_all
 from .state import QueuedScenario, Simulator
 from .tokens import LEVEL_NUMBERS
 
@@ -32,13 +33,14 @@ _Action = Callable[[Simulator, dict[str, Any]], Any]
 
 def routes(simulator: Simulator) -> list[Route]:
     """The control endpoints."""
-    shown: dict[str, _Action] = {"state": lambda sim, _: sim.snapshot(), "scenarios": lambda _, __: describe()}
+    shown: dict[str, _Action] = {"state": lambda sim, _: sim.snapshot(), "scenarios": lambda _, __: describe_all()}
     done: dict[str, _Action] = {
         "reset": _reset,
         "login": login,
         "settings": _settings,
         "revoke": _revoke,
         "scenario": queue_scenario,
+        "chats": make_chats,
     }
     return [
         *(_route(simulator, name, action, "GET") for name, action in shown.items()),
@@ -98,6 +100,24 @@ def _revoke(simulator: Simulator, body: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def make_chats(simulator: Simulator, body: dict[str, Any]) -> dict[str, Any]:
+    """`count` chats that the owner of account `user` made in the browser, each with one exchange; their ids."""
+    user, count = body.get("user"), body.get("count", 1)
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise ValueError("count must be a positive number")
+    sub = simulator.accounts.sub_named(str(user))
+    if sub is None:
+        raise Refusal("not_found", f"unknown user {user!r}")
+    made = []
+    for number in range(1, count + 1):
+        chat = simulator.chats.open(sub, name=f"Owner's chat {number}")
+        chat.by_owner = True
+        asked = chat.add("user", COMPLETED, "", [{"id": "1", "text": {"content": f"Owner's question {number}"}}])
+        chat.add("assistant", COMPLETED, asked.id, [{"id": "1", "text": {"content": "An answer for the owner."}}])
+        made.append(chat.id)
+    return {"ids": made}
+
+
 def queue_scenario(simulator: Simulator, body: dict[str, Any]) -> dict[str, Any]:
     """Queue `name` with `params` for the next `times` chats (null: until reset); `name` null clears the queue."""
     name, params, times = body.get("name"), body.get("params", {}), body.get("times")
@@ -108,7 +128,7 @@ def queue_scenario(simulator: Simulator, body: dict[str, Any]) -> dict[str, Any]
         raise ValueError("params must be an object")
     if times is not None and (not isinstance(times, int) or times < 1):
         raise ValueError("times must be a positive number or null")
-    look_up(str(name), params)
+    check_anywhere(str(name), params)
     simulator.queue.append(QueuedScenario(name=str(name), params=params, times=times))
     return {"queued": len(simulator.queue)}
 

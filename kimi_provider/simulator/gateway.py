@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from .call import field_of
 from .connect import media_type
+from .recording import count_round_trip
 from .refusals import UNARY_TYPE, Refusal, violation
 from .state import Simulator
 from .unary import read_object
@@ -51,6 +52,7 @@ def routes(simulator: Simulator) -> list[Route]:
 def _form_2(simulator: Simulator, token: object) -> dict[str, str]:
     if not isinstance(token, str) or not token:
         raise violation("refresh_token", "must not be empty")
+    count_round_trip(simulator, simulator.accounts.sub_of(token))
     settings = simulator.settings
     pair = simulator.accounts.refresh(token, access_ttl_s=settings.access_ttl_s, refresh_ttl_s=settings.refresh_ttl_s)
     if pair is None:

@@ -59,8 +59,9 @@ class ScriptResponse(Response):
         *,
         on_cancel: Callable[[], Iterator[bytes]],
         leave: Callable[[], None],
+        media_type: str = STREAM_TYPE,
     ) -> None:
-        super().__init__(media_type=STREAM_TYPE)
+        super().__init__(media_type=media_type)
         del self.headers["content-length"]
         self._script = script
         self._stream = stream

@@ -48,6 +48,9 @@ class Recorder:
         simulator.bytes_received += len(scope["method"]) + len(scope["path"]) + 12
         simulator.bytes_received += sum(len(name) + len(value) + 4 for name, value in scope["headers"])
         scope.setdefault("state", {})["record"] = record
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            count_round_trip(simulator, simulator.accounts.sub_of(token.strip()))
 
         async def counting() -> Message:
             event = await receive()
@@ -55,6 +58,12 @@ class Recorder:
             return event
 
         await self._app(scope, counting, send)
+
+
+def count_round_trip(simulator: Simulator, sub: str | None) -> None:
+    """One more request of this account; nothing for requests that are nobody's."""
+    if sub is not None:
+        simulator.round_trips[sub] += 1
 
 
 def record_body(request: Request, body: Any) -> None:

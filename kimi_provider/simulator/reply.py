@@ -11,7 +11,7 @@ import json
 import operator
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 PREFIX = "[simulator] "
 _HEADING = re.compile(r"^[ \t]*(?:\[(USER|ASSISTANT|SYSTEM)\]|(User|Assistant|System)\s*:)[ \t]*", re.I | re.M)
@@ -65,6 +65,8 @@ class Prompt:
     turns: int
     system: str
     earlier: tuple[str, ...]
+    files: tuple[str, ...] = ()
+    earlier_files: tuple[str, ...] = ()
 
 
 def understand(content: str, *, system_prompt: str = "", earlier: list[str] | None = None) -> Prompt:
@@ -82,9 +84,20 @@ def understand(content: str, *, system_prompt: str = "", earlier: list[str] | No
     return Prompt(newest=users[-1], turns=len(said) + 1, system=system, earlier=tuple(said))
 
 
+def with_files(prompt: Prompt, files: list[str], earlier_files: list[str]) -> Prompt:
+    """The same with files, each as `name (kind)`; those of earlier turns without the ones named again."""
+    fresh = tuple(dict.fromkeys(files))
+    before = tuple(label for label in dict.fromkeys(earlier_files) if label not in fresh)
+    return replace(prompt, files=fresh, earlier_files=before)
+
+
 def answer(prompt: Prompt, *, citation: str = "") -> str:
     """The whole text, the prefix included; `citation` is a mark to set after the searched claim."""
     said = [f"You wrote: “{_shortened(prompt.newest)}”.", _body(prompt)]
+    if prompt.files:
+        said.append(f"I see {', '.join(prompt.files)}.")
+    if prompt.earlier_files:
+        said.append(f"Earlier in this chat I saw {', '.join(prompt.earlier_files)}.")
     if citation:
         said.append(f"My pretended search found one page about it.{citation}")
     if prompt.earlier:

@@ -106,6 +106,11 @@ class SimulatorServer:
         """As `POST /_sim/scenario`; `times` defaults to 1 here."""
         self.call(control.queue_scenario, self.state, {"name": name, "params": params, "times": times})
 
+    def make_chats(self, user: str, count: int = 1) -> list[str]:
+        """As `POST /_sim/chats`; the ids."""
+        ids: list[str] = self.call(control.make_chats, self.state, {"user": user, "count": count})["ids"]
+        return ids
+
     def snapshot(self) -> dict[str, Any]:
         """As `GET /_sim/state`."""
         return self.call(self.state.snapshot)

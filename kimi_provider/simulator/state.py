@@ -1,6 +1,6 @@
 """All that one simulated service remembers, in one object.
 
-`Simulator` owns accounts, chats, running streams, the queue of scenarios, the log of requests and the settings. It
+`Simulator` owns accounts, chats, files, running streams, the queue of scenarios, the log of requests and settings. It
 opens no socket and knows no HTTP; the modules with routes read and change it. Key and clock are given, so that a
 restarted simulator accepts its old tokens and a test can own the time.
 """
@@ -10,58 +10,19 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from .accounts import Accounts
 from .chats import Chats
+from .files import Files
+from .settings import SimulatorSettings
 from .streams import StreamGate
 from .tokens import TokenMint
 
 KEPT_REQUESTS = 200
 NATURAL_PAUSE_S = 0.03
-# What JSON may give for a field, by its annotation.
-_KINDS: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float), "bool": bool, "list[str]": list}
-
-
-@dataclass(kw_only=True, slots=True)
-class SimulatorSettings:
-    """What `POST /_sim/settings` may change."""
-
-    max_streams: int = 2
-    """Running streams of one account (protocol E.7; the real figure is unknown)."""
-    empty_chat_id_refused: bool = True
-    """Refuse empty `chat_id` and `parent_id` of a new chat (protocol C.2: measured both ways)."""
-    unverified_scenarios: bool = False
-    """Accept scenarios that only one client was seen to send (protocol C.3)."""
-    access_ttl_s: float = 900
-    refresh_ttl_s: float = 90 * 86400
-    cookie_ttl_s: float = 30 * 86400
-    legacy_refresh_rotates: bool = True
-    """Form 1 kills the old refresh token too (protocol A.5: not measured, so the stricter)."""
-    refresh_delay_s: float = 0
-    """How long a refresh takes; rotation happens at its start."""
-    pace: float = 1.0
-    """Factor on the natural speed of demo answers; 0 removes the pauses."""
-    unimplemented: list[str] = field(
-        default_factory=lambda: [
-            "kimi.gateway.chat.v1.ChatService/CreateChat",
-            "kimi.chat.v1.ChatService/CreateChat",
-            "kimi.chat.v1.ChatService/CancelChat",
-        ]
-    )
-    """Methods answered with 501 (protocol C.10)."""
-
-    def changed(self, values: Mapping[str, Any]) -> SimulatorSettings:
-        """A copy with new values. ValueError for an unknown name or a value of the wrong kind."""
-        kinds = {one.name: _KINDS[str(one.type)] for one in fields(self)}
-        for name, value in values.items():
-            if name not in kinds:
-                raise ValueError(f"unknown setting {name!r}; known: {', '.join(kinds)}")
-            if not isinstance(value, kinds[name]) or (isinstance(value, bool) and kinds[name] is not bool):
-                raise ValueError(f"setting {name!r} can't be {value!r}")
-        return SimulatorSettings(**{**asdict(self), **values})
 
 
 @dataclass(kw_only=True, slots=True)
@@ -72,6 +33,21 @@ class RecordedRequest:
     path: str
     headers: dict[str, str]
     body: Any = None
+
+
+@dataclass(kw_only=True, slots=True)
+class AnsweredCall:
+    """One admitted chat call of either protocol.
+
+    `round_trips_before_first_byte` counts the requests of the account (this call included, uploads and refreshes too)
+    from the end of its previous answer until the first piece of text or thinking of this one; None when none came.
+    So 1 is the least. Concurrent calls of one account share the count.
+    """
+
+    protocol: str
+    account: str
+    chat_id: str | None = None
+    round_trips_before_first_byte: int | None = None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -98,11 +74,31 @@ class Simulator:
         self._first_settings = self.settings
         self.accounts = Accounts(TokenMint(key or secrets.token_bytes(64), clock), clock)
         self.chats = Chats(clock)
+        self.files = Files(clock, self.chats.now)
         self.streams = StreamGate()
         self.requests: deque[RecordedRequest] = deque(maxlen=KEPT_REQUESTS)
         self.bytes_received = 0
         self.queue: deque[QueuedScenario] = deque()
         self.failures: Counter[str] = Counter()
+        self.round_trips: Counter[str] = Counter()
+        self.calls: deque[AnsweredCall] = deque(maxlen=KEPT_REQUESTS)
+        self.mimicry: Counter[str] = Counter()
+        self.research_used: Counter[str] = Counter()
+
+    def begin_call(self, protocol: str, account: str) -> AnsweredCall:
+        """Record a chat call that is about to be answered."""
+        call = AnsweredCall(protocol=protocol, account=account)
+        self.calls.append(call)
+        return call
+
+    def first_content(self, call: AnsweredCall) -> None:
+        """Text or thinking of this call goes out; the first time counts."""
+        if call.round_trips_before_first_byte is None:
+            call.round_trips_before_first_byte = self.round_trips[call.account]
+
+    def end_call(self, call: AnsweredCall) -> None:
+        """The answer is over, however it ended."""
+        self.round_trips[call.account] = 0
 
     def take_queued(self) -> QueuedScenario | None:
         """The scenario queued for this chat, counted down."""
@@ -119,11 +115,14 @@ class Simulator:
         """Forget all but the accounts and their tokens; break off running streams."""
         self.settings = self._first_settings
         self.chats.clear()
+        self.files.clear()
         self.streams.clear()
         self.requests.clear()
         self.bytes_received = 0
         self.queue.clear()
-        self.failures.clear()
+        for counted in (self.failures, self.round_trips, self.mimicry, self.research_used):
+            counted.clear()
+        self.calls.clear()
         self.accounts.refreshes = 0
 
     def snapshot(self) -> dict[str, Any]:
@@ -140,11 +139,16 @@ class Simulator:
                     "id": chat.id,
                     "account": chat.owner,
                     "name": chat.name,
+                    "owner": chat.by_owner,
                     "last_request": chat.last_request,
                     "messages": [asdict(one) for one in list(chat.messages.values())],
                 }
                 for chat in self.chats.all()
             ],
+            "files": self.files.shown(),
+            "calls": [asdict(one) for one in list(self.calls)],
+            "mimicry": dict(self.mimicry),
+            "research_used": dict(self.research_used),
             "refreshes": self.accounts.refreshes,
             "cancelled": list(self.streams.cancelled),
             "deleted": list(self.chats.deleted),

@@ -19,6 +19,7 @@ class RunningStream:
     """One admitted Chat call."""
 
     owner: str
+    protocol: str = "connect"
     chat_id: str | None = None
     message_id: str | None = None
     reason: StopReason | None = None
@@ -58,11 +59,11 @@ class StreamGate:
         """Streams running now, for each account that has any."""
         return dict(Counter(stream.owner for stream in list(self._running)))
 
-    def enter(self, owner: str, limit: int) -> RunningStream | None:
-        """A place for one more stream of the account, or None at the limit."""
-        if self.by_owner().get(owner, 0) >= limit:
+    def enter(self, owner: str, limit: int, protocol: str = "connect") -> RunningStream | None:
+        """A place for one more stream of the account on this protocol, or None at the limit."""
+        if sum(one.owner == owner and one.protocol == protocol for one in self._running) >= limit:
             return None
-        stream = RunningStream(owner=owner)
+        stream = RunningStream(owner=owner, protocol=protocol)
         self._running.add(stream)
         self.total += 1
         self.peak = max(self.peak, self.active)

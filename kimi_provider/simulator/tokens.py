@@ -36,6 +36,11 @@ def xid_of(name: str) -> str:
     return base64.b32hexencode(digest).decode().lower().rstrip("=")
 
 
+def new_xid() -> str:
+    """A random id in xid's form, as the legacy protocol has for chats, segments and files."""
+    return xid_of(secrets.token_hex(16))
+
+
 def digits_id(low: int, high: int) -> str:
     """A random 19-digit id as a string."""
     return str(low + secrets.randbelow(high - low))
@@ -89,6 +94,15 @@ class TokenMint:
 
     def read(self, token: str) -> dict[str, Any] | None:
         """The claims of a token of this mint that has not expired; None for anything else."""
+        claims = self._decode(token)
+        return claims if claims is not None and claims.get("exp", 0) > self._clock() else None
+
+    def sub_of(self, token: str) -> str | None:
+        """Whose token this is, or was before it expired; None for a token of another mint."""
+        claims = self._decode(token)
+        return None if claims is None else str(claims["sub"])
+
+    def _decode(self, token: str) -> dict[str, Any] | None:
         try:
             claims: dict[str, Any] = jwt.decode(
                 token,
@@ -98,4 +112,4 @@ class TokenMint:
             )
         except jwt.InvalidTokenError:
             return None
-        return claims if claims.get("exp", 0) > self._clock() else None
+        return claims

@@ -30,12 +30,15 @@ class Turn:
         self.account = account
         self.jti = jti
         self.call = call
-        self.is_new = chat is None
+        # A chat made by the legacy protocol has no message yet (protocol B.1).
+        self.is_new = chat is None or not chat.messages
+        self.record = simulator.begin_call("connect", account.sub)
         self._chat = chat
         self._stream = stream
         self._answer: Message | None = None
         self._offset = 0
         self._started_texts: set[str] = set()
+        self._before: list[Message] | None = None  # read once, before the question joins the chat
 
     @property
     def chat(self) -> Chat:
@@ -71,6 +74,7 @@ class Turn:
         chat.last_request = last_request
         chat.status = "STATUS_GENERATING"
         chat.update_time = self.simulator.chats.now()
+        self.record.chat_id = chat.id
         yield HEARTBEAT
         face = {"id": chat.id, "name": chat.name, "createTime": chat.create_time}
         yield self.event({"chat": face}, op="set", mask="chat")
@@ -95,6 +99,8 @@ class Turn:
 
     def block(self, op: str, mask: str | None, block: dict[str, Any]) -> bytes:
         """A block event, remembered in the answer."""
+        if "text" in block or "think" in block:
+            self.simulator.first_content(self.record)
         self._remember(op, block)
         return self.event({"block": block}, op=op, mask=mask)
 
@@ -154,9 +160,21 @@ class Turn:
 
     def earlier_prompts(self) -> list[str]:
         """What the user said before in this chat, oldest first."""
-        if self.is_new:
-            return []
-        return [one.text for one in self.chat.chain(self._parent_id()) if one.role == "user"]
+        return [one.text for one in self._earlier()]
+
+    def files(self) -> list[str]:
+        """The files of this message, as the demo speaks of them."""
+        return self.simulator.files.labels(self.account.sub, self.call.file_ids)
+
+    def earlier_files(self) -> list[str]:
+        """Those of the user's messages before."""
+        ids = [file_id for one in self._earlier() for file_id in one.file_ids]
+        return self.simulator.files.labels(self.account.sub, ids)
+
+    def _earlier(self) -> list[Message]:
+        if self._before is None:
+            self._before = [] if self.is_new else self.chat.asked(self._parent_id())
+        return self._before
 
     def _parent_id(self) -> str:
         """Where the question goes: the place of the message it replaces, the named parent, else the newest message."""

@@ -17,9 +17,9 @@ def server_thread() -> Iterator[SimulatorServer]:
 
 @pytest.fixture
 def server(server_thread: SimulatorServer) -> SimulatorServer:
-    """The shared server as new, without pauses."""
+    """The shared server as new, without pauses and with files parsed at once."""
     server_thread.reset()
-    server_thread.change(pace=0)
+    server_thread.change(pace=0, parse_delay_s=0)
     return server_thread
 
 

@@ -129,8 +129,9 @@ def test_natural_speed(caller: Caller) -> None:
 
 
 def test_files_of_a_message(caller: Caller) -> None:
-    blocks = [{"text": {"content": "Read this"}}, {"file": {"id": "f-1", "status": "PROCESS_STATUS_SUCCESS"}}]
+    file_id = caller.upload("a.txt", b"words", "text/plain").json()["file"]["id"]
+    blocks = [{"text": {"content": "Read this"}}, {"file": {"id": file_id, "status": "PROCESS_STATUS_SUCCESS"}}]
     answer = caller.chat(message={**body()["message"], "blocks": blocks})
     added = [one for one in answer.events if one.get("mask") == "chat.files"]
-    assert [(one["op"], one["chat"]["files"]) for one in added] == [("append", [{"id": "f-1"}])]
-    assert answer.faces["user"]["blocks"][1] == {"id": "2", "file": {"id": "f-1"}}
+    assert [(one["op"], one["chat"]["files"]) for one in added] == [("append", [{"id": file_id}])]
+    assert answer.faces["user"]["blocks"][1] == {"id": "2", "file": {"id": file_id}}

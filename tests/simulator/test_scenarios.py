@@ -70,7 +70,8 @@ ERRORS = {
 
 def names() -> list[str]:
     with SimulatorServer() as server:
-        return [row["name"] for row in httpx.get(server.url + "/_sim/scenarios", trust_env=False).json()]
+        rows = httpx.get(server.url + "/_sim/scenarios", trust_env=False).json()
+        return [row["name"] for row in rows if "connect" in row["protocols"]]
 
 
 NAMES = names()

@@ -13,6 +13,7 @@ from kimi_provider.simulator import SimulatorServer
 
 CHAT = "/apiv2/kimi.gateway.chat.v1.ChatService/Chat"
 CHAT_V1 = "/apiv2/kimi.chat.v1.ChatService/Chat"
+UPLOAD = "/apiv2-files/file/upload"
 UNARY = "/apiv2/kimi.gateway.chat.v1.ChatService/"
 
 
@@ -128,3 +129,8 @@ class Caller:
         path = method if method.startswith("/") else UNARY + method
         more = {"content-type": "application/json"} | headers
         return self.http.post(path, content=json.dumps(value), headers=self.headers(**more))
+
+    def upload(self, name: str, content: bytes, media_type: str) -> httpx.Response:
+        """One file the Connect way."""
+        headers = {"authorization": f"Bearer {self.token}"}
+        return self.http.post(UPLOAD, files={"file": (name, content, media_type)}, headers=headers)

@@ -83,16 +83,16 @@ def _no_envelopes(turn: Turn, params: Params) -> Script:
     yield b"this body was never enveloped; " * 20
 
 
-def _html_page(turn: Turn, params: Params) -> Script:
+def _html_page(turn: object, params: Params) -> Script:
     status = params.count("status")
     yield HttpAnswer(status=status, body=_HTML % (status, status), media_type="text/html")
 
 
-def _html_200(turn: Turn, params: Params) -> Script:
+def _html_200(turn: object, params: Params) -> Script:
     yield HttpAnswer(status=200, body=_HTML % (200, 200), media_type="text/html")
 
 
-def _redirect(turn: Turn, params: Params) -> Script:
+def _redirect(turn: object, params: Params) -> Script:
     yield HttpAnswer(status=params.count("status"), headers={"location": params.text("to")}, media_type="text/html")
 
 
@@ -102,7 +102,19 @@ def _empty_200(turn: Turn, params: Params) -> Script:
 
 _ABORT = {"abort": 0}
 
-TABLE = (
+# Answers of something in front of the service: the same on either protocol.
+HTTP_TABLE: tuple[Scenario[object], ...] = (
+    Scenario(name="html_page", description="HTML error page of a proxy", play=_html_page, params={"status": 502}),
+    Scenario(name="html_200", description="an HTML page with status 200", play=_html_200),
+    Scenario(
+        name="redirect",
+        description="redirect to another host",
+        play=_redirect,
+        params={"status": 302, "to": "https://moved.invalid/"},
+    ),
+)
+
+TABLE: tuple[Scenario[Turn], ...] = (
     Scenario(
         name="close_after_done",
         description="no trailer after done; abort=1 breaks the connection",
@@ -138,13 +150,6 @@ TABLE = (
         params={"length": 0x7FFFFFFF, "abort": 0},
     ),
     Scenario(name="no_envelopes", description="plain bytes in place of envelopes", play=_no_envelopes),
-    Scenario(name="html_page", description="HTML error page of a proxy", play=_html_page, params={"status": 502}),
-    Scenario(name="html_200", description="an HTML page with status 200", play=_html_200),
-    Scenario(
-        name="redirect",
-        description="redirect to another host",
-        play=_redirect,
-        params={"status": 302, "to": "https://moved.invalid/"},
-    ),
+    *HTTP_TABLE,
     Scenario(name="empty_200", description="status 200 with an empty body", play=_empty_200),
 )

@@ -22,6 +22,7 @@ _MARK = "\ue3a0cite\ue3a3web_search:1#0\ue3a8"
 def _demo(turn: Turn, params: Params) -> Script:
     call = turn.call
     prompt = reply.understand(call.text, system_prompt=call.system_prompt, earlier=turn.earlier_prompts())
+    prompt = reply.with_files(prompt, turn.files(), turn.earlier_files())
     yield from turn.opening()
     if call.thinking or call.searches:
         yield from stages_open(turn)

@@ -105,7 +105,7 @@ def _play_named(row: _Named, turn: Turn, params: Params) -> Script:
     yield envelopes.trailer(error)
 
 
-def _row(row: _Named) -> Scenario:
+def _row(row: _Named) -> Scenario[Turn]:
     return Scenario(
         name=row.name,
         description=row.description,

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from ..playing import Script
-from ..turn import Turn
 
+TurnT = TypeVar("TurnT", contravariant=True)
 Value = str | int | float
 
 
@@ -35,12 +36,12 @@ class Params:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Scenario:
-    """One row of the table."""
+class Scenario(Generic[TurnT]):
+    """One row of a table; `TurnT` is what its scripts speak through."""
 
     name: str
     description: str
-    play: Callable[[Turn, Params], Script]
+    play: Callable[[TurnT, Params], Script]
     params: Mapping[str, Value] = field(default_factory=dict)
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The words a parameter may be, where not every word will do."""

@@ -10,7 +10,7 @@ import orjson
 
 from ..playing import Pause, Script
 from ..turn import HEARTBEAT, Turn
-from .row import Params, Scenario
+from .row import Params, Scenario, TurnT
 
 KEPT_CHARS = 65536
 
@@ -105,10 +105,10 @@ def _echo(turn: Turn, params: Params) -> Script:
     yield from turn.closing()
 
 
-def split_of(table: Callable[[], Mapping[str, Scenario]]) -> Scenario:
+def split_of(table: Callable[[], Mapping[str, Scenario[TurnT]]]) -> Scenario[TurnT]:
     """`split`: another scenario's bytes in pieces of `size`, each a body message of its own."""
 
-    def play(turn: Turn, params: Params) -> Script:
+    def play(turn: TurnT, params: Params) -> Script:
         row, size = table()[params.text("of")], max(1, params.count("size"))
         # Cut across frame borders, too: a piece may hold the end of one frame and the start of the next.
         held = b""
