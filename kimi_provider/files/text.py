@@ -45,10 +45,11 @@ class Encoded:
 
     @property
     def least_bytes(self) -> int:
-        """The file has at least so many bytes; exact for base64 that is whole."""
+        """The file has at least so many bytes; exact for base64 that is whole and holds no escapes."""
         count = len(self.text) - self.start
         if self.percent:
-            count -= 2 * self.text.count("%", self.start)
+            # In base64 an escape may stand for white space or padding, which are no part of the file.
+            count -= (3 if self.base64 else 2) * self.text.count("%", self.start)
         if self.base64:
             count -= sum(self.text.count(sign, self.start) for sign in " \t\r\n\f\v=")
             count = count * 3 // 4
