@@ -144,6 +144,12 @@ class Accounts:
         account.revoked_at = self._clock()
         return True
 
+    def reset(self) -> None:
+        """Forget what scenarios left behind; accounts and tokens stay."""
+        self.refreshes = 0
+        for account in self._by_sub.values():
+            account.stale_jti = None
+
     def _pair(self, session: _Session, access_ttl_s: float, refresh_ttl_s: float) -> dict[str, str]:
         access = self._sign(session, "access", access_ttl_s)
         refresh = self._sign(session, "refresh", refresh_ttl_s)

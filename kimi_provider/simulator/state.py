@@ -123,7 +123,7 @@ class Simulator:
         for counted in (self.failures, self.round_trips, self.mimicry, self.research_used):
             counted.clear()
         self.calls.clear()
-        self.accounts.refreshes = 0
+        self.accounts.reset()
 
     def snapshot(self) -> dict[str, Any]:
         """What `GET /_sim/state` shows: plain JSON values, no credential."""

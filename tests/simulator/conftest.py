@@ -6,6 +6,7 @@ import pytest
 
 from kimi_provider.simulator import SimulatorServer
 
+from .sse import RestCaller
 from .wire import Caller
 
 
@@ -35,3 +36,14 @@ def other(server: SimulatorServer) -> Iterator[Caller]:
     made = Caller(server, user="bob")
     yield made
     made.close()
+
+
+@pytest.fixture
+def rest(caller: Caller) -> RestCaller:
+    """The same account on the legacy protocol."""
+    return RestCaller(caller)
+
+
+@pytest.fixture
+def other_rest(other: Caller) -> RestCaller:
+    return RestCaller(other)

@@ -40,7 +40,8 @@ class RestTurn:
         self.chat = chat
         self.cut: CutAnswer | None = chat.cut if call.segment_id else None
         chat.cut = None
-        self.is_new = not chat.messages
+        # The rest of a chat's first answer belongs to the new chat, too.
+        self.is_new = len(chat.messages) <= (0 if self.cut is None else 2)
         self.group_id = new_xid()
         self.segment_id = call.segment_id
         self.record = simulator.begin_call("rest", self.account.sub)
