@@ -205,6 +205,40 @@ async def test_the_listener_would_notice(name: str, monkeypatch: pytest.MonkeyPa
     assert (forbidden.accepted, witness.connects) == (1, [host])
 
 
+@pytest.mark.parametrize(
+    ("url", "cause"),
+    [
+        ("http://user@files.example.com/", "user name or password"),
+        ("http://user:word@files.example.com/", "user name or password"),
+        ("http://:@files.example.com/", "user name or password"),
+        ("http://@files.example.com/", "user name or password"),
+        ("http://2130706433/", "not the usual spelling"),
+        ("http://0x7f000001/", "not the usual spelling"),
+        ("http://0x7f.1/", "not the usual spelling"),
+        ("http://127.1/", "not the usual spelling"),
+        ("http://127.1./", "not the usual spelling"),
+        ("http://a.example.0x/", "not the usual spelling"),
+        ("http://localhost/", "no host on the public internet"),
+        ("http://a.LOCALHOST./", "no host on the public internet"),
+        ("http://%6cocalhost/", "names no valid host"),
+        ("http://a..example/", "names no valid host"),
+        ("http://-a.example/", "names no valid host"),
+        (f"http://{'a' * 64}.example/", "names no valid host"),
+        (f"http://{'a.' * 127}example/", "names no valid host"),
+    ],
+)
+async def test_spellings_are_refused_before_dns_is_asked(url: str, cause: str) -> None:
+    class Obliging(Dns):
+        async def __call__(self, host: str, port: int) -> Sequence[str]:
+            self.asked.append(host)
+            return [PUBLIC]
+
+    dns = Obliging({})
+    with witnessed() as witness, pytest.raises(BadRequest, match=cause):
+        await read(url, dns=dns, allowed=PUBLIC)
+    assert (dns.asked, witness.connects) == ([], [])
+
+
 # --- changes between check and connection ---
 
 

@@ -86,6 +86,8 @@ async def test_text_becomes_the_file(source: str, content: bytes) -> None:
         ("data:image/png;base64,iVBO=w0K", "padding ('=') is in the wrong place"),
         ("data:image/png;base64,iVBORw==iVBORw==", "damaged"),
         ("data:image/png;base64,iVBORw==" + "A" * 70_000, "damaged"),
+        ("data:image/png;base64," + "A" * 16382 + "==" + "AAAA", "data follows the padding"),
+        ("data:image/png;base64," + "A" * 16382 + "==" + "A", "data follows the padding"),
         ("data:image/png;base64,====", "damaged"),
         ("data:image/png;base64,äöü", "which is no base64 sign"),
         ("data:image/png;base64,%00%01", "which is no base64 sign"),
@@ -330,6 +332,13 @@ async def test_cancelled_while_a_thread_decodes(after_s: float, spooled: Path) -
         await task
     assert list(spooled.iterdir()) == []
     await asyncio.sleep(0.05)
+    assert list(spooled.iterdir()) == []
+
+
+def test_a_thread_that_writes_too_late_writes_nothing(spooled: Path) -> None:
+    spool = spool_module.Spool(max_bytes=100, memory_bytes=0)
+    spool.close()
+    spool.write(b"late")
     assert list(spooled.iterdir()) == []
 
 
