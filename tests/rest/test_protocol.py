@@ -379,6 +379,25 @@ async def test_silence_is_timed_without_heartbeats() -> None:
         assert type(failure) is errors.UpstreamTimeout
 
 
+async def test_of_an_endless_refusal_little_is_read() -> None:
+    async def endless(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/html\r\n\r\n")
+        while not writer.is_closing():
+            writer.write(b"x" * 10_000)
+            await writer.drain()
+            await asyncio.sleep(0.001)
+
+    async with serving({CREATE: CREATED, ANSWER: endless}) as server:
+        async with asyncio.timeout(3):
+            assert type((await failing(server, seconds=30))[1]) is errors.Unavailable
+            await server.closed_by_client.wait()
+
+
+async def test_opening_a_chat_is_bounded_by_the_deadline() -> None:
+    async with serving({CREATE: lambda _: asyncio.sleep(20)}) as server, asyncio.timeout(3):
+        assert type((await failing(server, seconds=0.2))[1]) is errors.UpstreamTimeout
+
+
 async def test_a_deadline_in_the_past_sends_nothing_that_waits() -> None:
     async with serving({CREATE: CREATED, ANSWER: HI}) as server:
         assert type((await failing(server, seconds=-1))[1]) is errors.UpstreamTimeout

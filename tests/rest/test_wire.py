@@ -116,6 +116,9 @@ def test_little_is_kept_of_what_is_no_stream() -> None:
     for _ in range(100):
         assert list(events.feed(b"<p>" + b"x" * 10_000 + b"</p>\n")) == []
     assert len(events.stray) <= 2 * MAX_STRAY_BYTES
+    events = EventStream(10**6)
+    assert list(events.feed(b"x" * 900_000 + b"\n")) == []
+    assert len(events.stray) <= 2 * MAX_STRAY_BYTES
 
 
 # --- frames ---
