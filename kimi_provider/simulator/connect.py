@@ -88,6 +88,7 @@ async def _chat(simulator: Simulator, request: Request) -> Response:
     stream = simulator.streams.enter(caller.account.sub, simulator.settings.max_streams)
     if stream is None:
         raise refusals.too_many_streams()
+    playing = CONNECT.for_stream(simulator, chosen, stream)
     stream.chat_id = chat.id if chat is not None else None
     turn = Turn(simulator, caller.account, caller.jti, call, chat, stream)
 
@@ -96,8 +97,7 @@ async def _chat(simulator: Simulator, request: Request) -> Response:
         simulator.end_call(turn.record)
         simulator.streams.leave(stream)
 
-    script = (chosen or CONNECT.queued(simulator)).script(turn)
-    return ScriptResponse(script, stream, on_cancel=turn.cancelled, leave=leave)
+    return ScriptResponse(playing.script(turn), stream, on_cancel=turn.cancelled, leave=leave)
 
 
 def _chat_of(simulator: Simulator, account: Account, call: ChatCall) -> Chat | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
+
+from kimi_provider.simulator.files.multipart import FilePart, boundary_of
 
 from .sse import RestCaller
 from .test_process import Child
@@ -122,6 +125,40 @@ def test_not_exactly_one_part(caller: Caller, content: bytes, message: str) -> N
     response = caller.http.post(UPLOAD, content=content, headers=headers)
     assert (response.status_code, response.json()) == (400, {"code": "invalid_argument", "message": message})
     assert caller.server.snapshot()["files"] == []
+
+
+TRICKY = b"\r\n--\r\n--B-\r\n-\r\n--\r\r\n--C--\r\n" * 3
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 64, 1000])
+def test_a_part_in_any_pieces(size: int) -> None:
+    whole = multipart(part().removesuffix(b"words") + TRICKY.replace(b"--B-", b"--b-")) + b"epilogue"
+    reader = FilePart(boundary_of('multipart/form-data; charset=utf-8; boundary="B"'))
+    content = b"".join(reader.feed(whole[at : at + size]) for at in range(0, len(whole), size))
+    reader.finish()
+    assert content == TRICKY.replace(b"--B-", b"--b-")
+    assert (reader.name, reader.content_type) == ("a.txt", "text/plain")
+
+
+def test_who_leaves_during_an_upload_leaves_nothing_behind() -> None:
+    with Child() as child:  # which must stay silent
+        token = child.post("/_sim/login", json={"user": "ada"}).json()["access_token"]
+        place = child.post(
+            "/api/pre-sign-url",
+            json={"action": "file", "name": "a.txt"},
+            headers={"authorization": f"Bearer {token}"},
+        ).json()
+        address = httpx.URL(child.line.split()[-1])
+        for line in (f"POST {UPLOAD}", f"PUT {place['url'].partition(str(address))[2]}"):
+            head = (
+                f"{line} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-length: 5000\r\n"
+                "content-type: multipart/form-data; boundary=B\r\n\r\n"
+            )
+            with socket.create_connection((address.host, address.port or 0)) as connection:
+                connection.sendall(head.encode() + multipart(part(), end=b""))
+        time.sleep(0.2)
+        state = httpx.get(child.line.split()[-1] + "/_sim/state", trust_env=False).json()
+        assert (state["files"], len(state["requests"])) == ([], 3)
 
 
 @pytest.mark.parametrize("given", ["application/json", "multipart/form-data", "application/octet-stream", ""])

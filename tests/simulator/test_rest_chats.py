@@ -118,6 +118,17 @@ def test_continue_wants_the_newest_segment(rest: RestCaller) -> None:
     assert rest.go_on(rest.new_chat(), second.segment_id).status == 400
 
 
+@pytest.mark.parametrize("new_segment", [0, 1])
+def test_a_segment_continues_once_and_only_while_it_is_the_last(rest: RestCaller, new_segment: int) -> None:
+    chat_id, play = rest.new_chat(), f"long pieces=2 new_segment={new_segment}"
+    first = rest.complete(chat_id, play=play)
+    assert rest.go_on(chat_id, first.segment_id).kinds[-1] == "all_done"
+    assert rest.go_on(chat_id, first.segment_id).error_type == "chat.segment_not_found"
+    second = rest.complete(chat_id, play=play)
+    rest.complete(chat_id, "Something else")
+    assert rest.go_on(chat_id, second.segment_id).error_type == "chat.segment_not_found"
+
+
 @pytest.mark.parametrize(("version", "field"), [("v3", "queries"), ("v2", "query")])
 def test_rag_refs(rest: RestCaller, version: str, field: str) -> None:
     chat_id = rest.new_chat()
@@ -222,6 +233,7 @@ def test_one_stream_of_an_account(rest: RestCaller, other_rest: RestCaller) -> N
         rest.server.change(rest_pushing="json")
         assert (second().status, second().error_type) == (400, "chat.user_stream_pushing")
         assert other_rest.ask().kinds[-1] == "all_done"
+        rest.server.change(max_streams=1)
         assert rest.caller.chat().trailer == {}  # Connect counts apart
     assert parse(data)[-1]["text"] == "Then silence"
 

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from .sse import RestAnswer, RestCaller, completion, stream_of
+from .wire import body, pack
 
 USER = {"role": "user", "content": "Hi"}
 
@@ -149,6 +150,15 @@ def test_scenarios_of_the_other_protocol(rest: RestCaller, play: str) -> None:
     status, error_type, _ = refused(rest.ask(play=play).response)
     assert (status, error_type) == (400, "request.invalid")
     assert rest.server.snapshot()["active_streams"] == 0
+
+
+def test_what_was_queued_for_the_other_protocol(rest: RestCaller) -> None:
+    rest.server.queue("quota")
+    assert rest.ask(use_research=True).status == 400
+    rest.server.queue("long")
+    assert rest.caller.post(pack(body())).json()["code"] == "invalid_argument"
+    state = rest.server.snapshot()
+    assert (state["active_streams"], state["queue"], state["calls"], state["research_used"]) == (0, [], [], {})
 
 
 def test_the_queue_knows_both_tables(rest: RestCaller) -> None:

@@ -50,6 +50,7 @@ async def _completion(simulator: Simulator, request: Request, caller: Caller) ->
     stream = simulator.streams.enter(account.sub, STREAMS_PER_ACCOUNT, "rest")
     if stream is None:
         return _pushing(simulator)
+    playing = None if call.segment_id else REST.for_stream(simulator, chosen, stream)
     stream.chat_id = chat.id
     simulator.research_used[account.sub] += research
     turn = RestTurn(simulator, caller, call, chat, stream)
@@ -59,7 +60,7 @@ async def _completion(simulator: Simulator, request: Request, caller: Caller) ->
         simulator.end_call(turn.record)
         simulator.streams.leave(stream)
 
-    script = rest_of(turn) if call.segment_id else (chosen or REST.queued(simulator)).script(turn)
+    script = rest_of(turn) if playing is None else playing.script(turn)
     return ScriptResponse(script, stream, on_cancel=turn.cancelled, leave=leave, media_type=EVENT_STREAM)
 
 

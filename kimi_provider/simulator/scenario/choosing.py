@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from ..playing import Script
 from ..refusals import Refusal
 from ..state import Simulator
+from ..streams import RunningStream
 from .row import Params, Scenario
 
 HEADER = "x-sim-scenario"
@@ -63,6 +64,14 @@ class Table(Generic[T]):
         """What the control endpoint queued for this chat, else the demo."""
         entry = simulator.take_queued()
         return self.look_up(entry.name, entry.params) if entry is not None else self.look_up("demo", {})
+
+    def for_stream(self, simulator: Simulator, chosen: Chosen[T] | None, stream: RunningStream) -> Chosen[T]:
+        """What an admitted call plays. The queue is asked only now, so a refused call takes nothing from it."""
+        try:
+            return chosen or self.queued(simulator)
+        except Refusal:  # queued for the other protocol
+            simulator.streams.leave(stream)
+            raise
 
     def look_up(self, name: str, params: Mapping[str, object]) -> Chosen[T]:
         """The scenario of that name. Refusal (400) for an unknown name or parameter."""
