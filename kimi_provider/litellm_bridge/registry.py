@@ -13,6 +13,14 @@ import litellm
 from ..settings import Settings, SettingsError
 from ..upstream import ModelSpec, Upstream
 
+_RATES = (
+    "input_cost_per_token",
+    "output_cost_per_token",
+    "output_cost_per_reasoning_token",
+    "cache_creation_input_token_cost",
+    "cache_read_input_token_cost",
+)
+
 
 def register_models(provider: str) -> None:
     """Register every model and alias. A broken overlay is reported by the first call, not by the import."""
@@ -32,6 +40,8 @@ def _row(provider: str, spec: ModelSpec) -> dict[str, Any]:
         "max_tokens": spec.context_tokens,
         "max_input_tokens": spec.context_tokens,
         "max_output_tokens": spec.context_tokens,
+        # Every rate: then LiteLLM takes the model for free, rather than look after each call for a price it has missed.
+        **dict.fromkeys(_RATES, 0.0),
         "supports_reasoning": True,
         "supports_system_messages": True,
         "supports_web_search": True,
