@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import functools
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -36,6 +37,8 @@ _CANCEL_TIMEOUT_S = 5.0
 
 #: Calls that tidy up now, so that a script which ends with its answer waits for them a moment.
 _tidying: set[concurrent.futures.Future[None]] = set()
+#: The same on an engine's `home`; a loop itself keeps no hold of its tasks.
+_tidying_at_home: set[asyncio.Task[None]] = set()
 _EXIT_PATIENCE_S = 3.0
 
 
@@ -58,6 +61,9 @@ class KimiEngine:
         self.keeper = TokenKeeper(settings, upstream)
         self.pool = Pool.from_settings(settings, upstream)
         self._protocol = protocols(settings, upstream)[0]
+        #: A loop that lasts as long as the process, such as a proxy's, if there is one: what tidies up behind its
+        #: answers stays on it. A second thread beside a busy loop costs several times the calls it makes.
+        self.home: asyncio.AbstractEventLoop | None = None
 
     @classmethod
     def from_environment(cls) -> KimiEngine:
@@ -171,8 +177,23 @@ class KimiEngine:
             return
         # The service counts an abandoned answer as running until it is cancelled: so do we.
         give_back = (lambda: None) if progress.complete else lease.hand_over()
+        if self.home is None or self.home is not _running_loop():
+            self._tidy_up_elsewhere(lease.account, progress, give_back)
+            return
+        task = self.home.create_task(self._leave_nothing_behind(lease.account, progress, give_back))
+        _tidying_at_home.add(task)
+        task.add_done_callback(functools.partial(self._came_home, lease.account, progress, give_back))
+
+    def _came_home(
+        self, account: Account, progress: _Progress, give_back: Callable[[], None], task: asyncio.Task[None]
+    ) -> None:
+        _tidying_at_home.discard(task)
+        if task.cancelled():  # the process ends, and the loop first
+            self._tidy_up_elsewhere(account, progress, give_back)
+
+    def _tidy_up_elsewhere(self, account: Account, progress: _Progress, give_back: Callable[[], None]) -> None:
         # On a loop of its own: the caller may be leaving, and its loop with it.
-        _tidying.add(work := background().submit(self._leave_nothing_behind(lease.account, progress, give_back)))
+        _tidying.add(work := background().submit(self._leave_nothing_behind(account, progress, give_back)))
         work.add_done_callback(_tidying.discard)
 
     async def _leave_nothing_behind(self, account: Account, progress: _Progress, give_back: Callable[[], None]) -> None:
@@ -198,6 +219,13 @@ class KimiEngine:
                 await self._protocol.cancel_chat(session, chat_id, message_id)
         except (KimiError, TimeoutError) as exc:
             log.debug("account %s: an answer was not cancelled (%s)", session.account, type(exc).__name__)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 @dataclass(slots=True)

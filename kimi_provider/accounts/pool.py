@@ -15,7 +15,6 @@ fault (BadRequest and below) never counts against an account.
 from __future__ import annotations
 
 import asyncio
-import functools
 import sys
 import threading
 import time
@@ -122,9 +121,15 @@ class Lease:
         self._pool.report(self.account, error, scope=self._scope)
 
     def hand_over(self) -> Callable[[], None]:
-        """Keep the slot beyond `async with`; calling the result gives it back, once and from any thread."""
+        """Keep the slot beyond `async with`; the result gives it back, from any thread, and only once."""
         self._held = False
-        return functools.partial(self._pool._release, self.account)
+        slot = [self.account]
+
+        def give_back() -> None:
+            with suppress(IndexError):
+                self._pool._release(slot.pop())
+
+        return give_back
 
     async def __aenter__(self) -> Lease:
         """Wait for a slot. Raises as `Pool.lease`."""

@@ -6,9 +6,11 @@ LiteLLM's, so that a catch-all of a later version cannot swallow them; none of t
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +41,8 @@ def start_up(handler: KimiLLM, limits: list[str], provider: str) -> None:
     """
     redact_logs(map(logging.getLogger, (*_HOST_LOGGERS, *_SERVER_LOGGERS)))
     engine = handler.engine()
+    with suppress(RuntimeError):  # no loop runs yet: then tidying stays in the background
+        engine.home = asyncio.get_running_loop()
     for hint in _missing_credentials(provider, shared=bool(engine.pool.accounts)):
         log.warning("kimi-provider: %s", hint)
     for limit in [*limits, *_tell_retry_after()]:

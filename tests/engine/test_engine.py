@@ -452,8 +452,8 @@ async def test_closing_the_answer_stops_it_everywhere(world: World) -> None:
     assert isinstance(await anext(events), TextDelta)
     chat = world.state["chats"][0]
     await events.aclose()
-    assert engine.pool.running(engine.pool.accounts[0]) == 0
     state = await freed(world, engine)
+    assert engine.pool.running(engine.pool.accounts[0]) == 0
     message_id = next(one["id"] for one in chat["messages"] if one["role"] == "assistant")
     assert state["cancelled"] == [{"chat_id": chat["id"], "message_id": message_id}]
     assert chat["id"] in state["deleted"]
