@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import http.cookiejar
 import math
+import urllib.request
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -173,6 +174,7 @@ def _client(upstream: Upstream) -> httpx.AsyncClient:
     nothing_kept = http.cookiejar.CookieJar(policy=http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
     return httpx.AsyncClient(
         transport=AiohttpTransport(client=_session),
+        mounts=_proxies_of_environment(),
         headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
         cookies=nothing_kept,
         follow_redirects=False,
@@ -185,7 +187,25 @@ def _session() -> aiohttp.ClientSession:
     """aiohttp below httpx: a call costs a third of what it does on httpx's own transport (docs/performance.md)."""
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30, ssl=httpx.create_ssl_context())
     jar = aiohttp.DummyCookieJar()
-    return aiohttp.ClientSession(connector=connector, cookie_jar=jar, auto_decompress=False, trust_env=True)
+    return aiohttp.ClientSession(connector=connector, cookie_jar=jar, auto_decompress=False)
+
+
+def _proxies_of_environment() -> dict[str, AiohttpTransport | None]:
+    """HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY as httpx's mounts, read once: aiohttp itself would read them, and
+    the user's netrc, at every call.
+    """
+    proxies = urllib.request.getproxies()
+    direct = [host.strip() for host in proxies.pop("no", "").split(",") if host.strip()]
+    mounts: dict[str, AiohttpTransport | None] = {
+        f"{scheme}://": AiohttpTransport(client=_session, proxy=httpx.Proxy(proxies[scheme]))
+        for scheme in ("http", "https", "all")
+        if proxies.get(scheme)
+    }
+    if not mounts or "*" in direct:
+        return {}
+    for host in direct:
+        mounts |= {f"all://{host.lstrip('.')}": None, f"all://*.{host.lstrip('.')}": None}
+    return mounts
 
 
 def session_headers(session: Session, settings: Settings, upstream: Upstream) -> dict[str, str]:

@@ -629,3 +629,30 @@ def test_the_owners_headers_replace_the_tables_but_not_the_accounts() -> None:
     headers = headers_of(session, **{"X-Language": "id-ID", "x-extra": "1", "x-msh-device-id": "other"})
     assert (headers["x-language"], headers["x-extra"], headers["x-msh-device-id"]) == ("id-ID", "1", "mine")
     assert headers["x-msh-version"] == "2.2.0"
+
+
+async def test_proxies_of_the_environment_are_used_but_where_no_proxy_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0].decode())
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(proxy, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "direct.invalid")
+    async with server:
+        web = Web(web_module._client(UPSTREAM))
+        reply = await web.call("GET", "http://service.invalid/a", headers={}, timeout_s=5)
+        assert reply.json() == {}
+        with pytest.raises(Unavailable, match=r"direct\.invalid can't be reached"):
+            await web.call("GET", "http://direct.invalid/a", headers={}, timeout_s=5)
+        await web._client.aclose()
+    assert asked == ["GET http://service.invalid/a HTTP/1.1"]
