@@ -129,6 +129,8 @@ class Web:
         timeout_s: float,
     ) -> Reply:
         """One unary call. Raises Unavailable, UpstreamTimeout, UpstreamError (redirect, oversized answer)."""
+        if timeout_s <= 0:
+            raise UpstreamTimeout(f"No time was left to ask {host_of(url)}")
         content = None if json is None else orjson.dumps(json)
         sent = {**headers, "content-type": "application/json"} if content is not None else dict(headers)
         try:
@@ -155,6 +157,8 @@ class Web:
         """POST and hand out the open answer; closed on leaving. `deadline` is in loop time and bounds the wait for
         the status line only. Raises as `call`.
         """
+        if deadline <= asyncio.get_running_loop().time():
+            raise UpstreamTimeout(f"No time was left to ask {host_of(url)}")
         request = self._client.build_request("POST", url, headers=dict(headers), content=content)
         try:
             async with asyncio.timeout_at(deadline):

@@ -63,13 +63,22 @@ class Server:
 
 @asynccontextmanager
 async def serving(server: Server) -> AsyncIterator[Server]:
-    listener = await asyncio.start_server(server.handle, "127.0.0.1", 0)
+    writers: list[asyncio.StreamWriter] = []
+
+    async def tracked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await server.handle(reader, writer)
+
+    listener = await asyncio.start_server(tracked, "127.0.0.1", 0)
     host, port = listener.sockets[0].getsockname()
     server.url = f"http://{host}:{port}"
     try:
         yield server
     finally:
         listener.close()
+        # Clients keep their connections: end them here, or the collector does it with a warning.
+        for writer in writers:
+            writer.close()
 
 
 def http(body: bytes, status: str = "200 OK", kind: str = "application/json", more: str = "") -> bytes:

@@ -67,13 +67,22 @@ class Server:
 @asynccontextmanager
 async def serving(answers: dict[str, Any]) -> AsyncIterator[Server]:
     server = Server({call: reply if isinstance(reply, list) else [reply] for call, reply in answers.items()})
-    listener = await asyncio.start_server(server.handle, "127.0.0.1", 0)
+    writers: list[asyncio.StreamWriter] = []
+
+    async def tracked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await server.handle(reader, writer)
+
+    listener = await asyncio.start_server(tracked, "127.0.0.1", 0)
     host, port = listener.sockets[0].getsockname()
     server.url = f"http://{host}:{port}"
     try:
         yield server
     finally:
         listener.close()
+        # Clients keep their connections: end them here, or the collector does it with a warning.
+        for writer in writers:
+            writer.close()
 
 
 def http(body: bytes, status: str = "200 OK", kind: str = "application/json", more: str = "") -> bytes:
@@ -192,12 +201,14 @@ async def test_closing_the_generator_closes_the_connection() -> None:
 
 async def test_one_connection_serves_create_and_answer() -> None:
     connections = 0
+    counted: list[asyncio.StreamWriter] = []
     async with serving({CREATE: CREATED, ANSWER: HI}) as server:
         handle = server.handle
 
         async def counting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             nonlocal connections
             connections += 1
+            counted.append(writer)
             await handle(reader, writer)
 
         listener = await asyncio.start_server(counting, "127.0.0.1", 0)
@@ -207,6 +218,8 @@ async def test_one_connection_serves_create_and_answer() -> None:
             await ask(server, asked)
         assert connections == 1
         listener.close()
+        for writer in counted:
+            writer.close()
 
 
 # --- answers cut at the output cap ---
