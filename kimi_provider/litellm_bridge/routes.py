@@ -23,7 +23,7 @@ from litellm.proxy.anthropic_endpoints import endpoints as anthropic_endpoints
 
 from .. import admin
 from ..observe import redact_logs
-from . import gemini
+from .gemini import routes as gemini
 
 if TYPE_CHECKING:
     from .llm import KimiLLM
