@@ -139,7 +139,7 @@ async def test_too_much_text_is_refused_before_it_is_decoded() -> None:
             tracemalloc.stop()
         assert "105,906,17" in text
         assert "104,857,600 bytes (100 MB)" in text
-        assert peak < 200_000
+        assert peak < 2_000_000
         assert time.monotonic() - started < 1
 
 
