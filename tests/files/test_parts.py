@@ -130,17 +130,20 @@ async def test_too_much_text_is_refused_before_it_is_decoded() -> None:
         "data:;base64," + "A" * (101 * 1024 * 1024 * 4 // 3),
         "data:," + "x" * (101 * 1024 * 1024),
     ):
-        started = time.monotonic()
-        tracemalloc.start()
-        try:
-            text = await failure(source)
-            peak = tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
-        assert "105,906,17" in text
-        assert "104,857,600 bytes (100 MB)" in text
-        assert peak < 2_000_000
-        assert time.monotonic() - started < 1
+        peaks = []
+        # Threads that other tests have left running allocate too: the least of three is the refusal's own.
+        for _ in range(3):
+            started = time.monotonic()
+            tracemalloc.start()
+            try:
+                text = await failure(source)
+                peaks.append(tracemalloc.get_traced_memory()[1])
+            finally:
+                tracemalloc.stop()
+            assert "105,906,17" in text
+            assert "104,857,600 bytes (100 MB)" in text
+            assert time.monotonic() - started < 1
+        assert min(peaks) < 200_000
 
 
 @pytest.mark.parametrize(("size", "fits"), [(1000, True), (1001, False)])
