@@ -11,7 +11,7 @@ import re
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -31,6 +31,7 @@ class Service(_Row):
     done_grace_s: float
     token_advisory_s: float
     token_mandatory_s: float
+    retired_for_s: float
 
 
 class Retry(_Row):
@@ -75,6 +76,10 @@ class Connect(_Row):
     search_tool_names: frozenset[str]
     completed_statuses: frozenset[str]
     notices: dict[str, str]
+    upload: str
+    parse_progress: str
+    parsed_status: str
+    parse_failed_sign: str
 
 
 class RestAgent(_Row):
@@ -98,6 +103,10 @@ class Rest(_Row):
     retired_statuses: frozenset[int]
     thinking_zones: frozenset[str]
     agents: dict[str, RestAgent]
+    presign: str
+    file: str
+    file_waiting_statuses: frozenset[str]
+    file_parsed_status: str
     error_codes: dict[str, str]
 
 
@@ -181,7 +190,11 @@ class Signature(_Row):
 
 
 class Files(_Row):
-    """What callers may send, and how long fetching it may take. Up to `memory_bytes` of a file stay in memory."""
+    """What callers may send, and how long fetching and uploading may take.
+
+    Up to `memory_bytes` of a file stay in memory. `parse_poll_s` are the pauses before each look at whether the service
+    has read the file, the last one for all further looks. For `remembered_s` an account's upload is used again.
+    """
 
     max_bytes: int = Field(gt=0)
     memory_bytes: int = Field(ge=0)
@@ -189,6 +202,10 @@ class Files(_Row):
     idle_timeout_s: float = Field(gt=0, allow_inf_nan=False)
     total_timeout_s: float = Field(gt=0, allow_inf_nan=False)
     max_redirects: int = Field(ge=0, le=20)
+    upload_timeout_s: float = Field(gt=0, allow_inf_nan=False)
+    parse_timeout_s: float = Field(gt=0, allow_inf_nan=False)
+    parse_poll_s: tuple[float, ...] = Field(min_length=1)
+    remembered_s: float = Field(ge=0, allow_inf_nan=False)
     signatures: tuple[Signature, ...]
     texts: Types
 
@@ -197,11 +214,13 @@ class ModelSpec(_Row):
     """One way to ask the service: the row of a model name (protocol D.2).
 
     `efforts` maps a caller's word to the service's value; `effort_on` and `effort_off` are the caller's words used when
-    only thinking on or off was asked. `thinking_always` models can't switch thinking off.
+    only thinking on or off was asked. `thinking_always` models can't switch thinking off. `protocol` is the generation to
+    prefer while KIMI_PROTOCOL is auto.
     """
 
     title: str
     scenario: str
+    protocol: Literal["connect", "rest"] | None = None
     model: str | None = None
     kimiplus_id: str | None = None
     agent_mode: str | None = None
