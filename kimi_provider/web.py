@@ -59,6 +59,10 @@ class Session:
     traffic_id: str | None = None
 
 
+class Redirected(UpstreamError):
+    """The service sends callers elsewhere."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """A whole answer to a unary call."""
@@ -128,7 +132,7 @@ class Web:
         json: Any = None,
         timeout_s: float,
     ) -> Reply:
-        """One unary call. Raises Unavailable, UpstreamTimeout, UpstreamError (redirect, oversized answer)."""
+        """One unary call. Raises Unavailable, UpstreamTimeout, Redirected, UpstreamError (oversized)."""
         if timeout_s <= 0:
             raise UpstreamTimeout(f"No time was left to ask {host_of(url)}")
         content = None if json is None else orjson.dumps(json)
@@ -231,10 +235,10 @@ def host_of(url: str) -> str:
 
 
 def refuse_redirect(status: int, url: str, location: str | None) -> None:
-    """Raise UpstreamError when `status` is a redirect."""
+    """Raise Redirected when `status` is a redirect."""
     if 300 <= status < 400:
         target = host_of(location or "") or "another page"
-        raise UpstreamError(
+        raise Redirected(
             f"{host_of(url)} redirects to {target}, which is not followed",
             cure="If the service has moved, set KIMI_BASE_URL to its new address.",
         )

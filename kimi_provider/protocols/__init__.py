@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from ..events import Event
 from ..upstream import ModelSpec
 from ..web import Session
+
+#: A unary call that takes longer is of no use to anyone who waits for it.
+UNARY_TIMEOUT_S: Final = 30.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,7 +18,7 @@ from kimi_provider.protocols.connect import ConnectProtocol
 from kimi_provider.protocols.connect.wire import chat_body
 from kimi_provider.settings import Settings
 from kimi_provider.upstream import Upstream
-from kimi_provider.web import Session
+from kimi_provider.web import Redirected, Session
 
 from .frames import END, OPENING, UPSTREAM, env, golden, split, text
 
@@ -228,7 +228,7 @@ REFUSALS: list[tuple[bytes, type[errors.KimiError], str]] = [
         "slow down",
     ),
     (http(b"x" * 500_000, "500 Oops", "text/plain"), errors.UpstreamError, "500"),
-    (http(b"", "302 Found", more="location: https://other.example/?secret=1\r\n"), errors.UpstreamError, "redirects"),
+    (http(b"", "302 Found", more="location: https://other.example/?secret=1\r\n"), Redirected, "redirects"),
 ]
 
 

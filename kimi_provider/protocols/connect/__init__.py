@@ -7,23 +7,20 @@ of envelopes is an error, whatever its status.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from functools import partial
 from typing import Any, Final
 
-from ...errors import AccountSuspended, ChatNotFound, CredentialError, KimiError, ProtocolError, UpstreamError
+from ...errors import ChatNotFound, KimiError, ProtocolError, UpstreamError
 from ...events import Event
 from ...settings import Settings
 from ...upstream import Upstream
-from ...web import Reply, Session, Web, host_of, pump, seconds, session_headers, status_error
-from .. import LiveModel, Profile, Turn
+from ...web import Reply, Session, Web, host_of, pump, seconds, session_headers
+from .. import UNARY_TIMEOUT_S, LiveModel, Profile, Turn
 from ..failures import classify
+from ..refusals import Refusal, error_object, naming, refused
 from .wire import ChatDecoder, chat_body
-
-#: A unary call that takes longer is of no use to anyone who waits for it.
-UNARY_TIMEOUT_S: Final = 30.0
-#: As much of a refusal's body as is read.
-MAX_REFUSAL_BYTES: Final = 64 * 1024
 
 #: Content types that can't be envelopes, whatever the status says.
 _NOT_ENVELOPES: Final = ("text/", "application/json", "application/problem+json")
@@ -50,14 +47,15 @@ class ConnectProtocol:
         }
         web = await Web.current(self._upstream)
         body = chat_body(turn, self._upstream)
-        with _naming(session.account):
+        with naming(session.account):
             async with web.stream(url, headers=headers, content=body, deadline=turn.deadline) as response:
                 kind = response.headers.get("content-type", "").lower()
-                decoder: ChatDecoder | _Refusal
+                decoder: ChatDecoder | Refusal
                 if response.status_code == 200 and not kind.startswith(_NOT_ENVELOPES):
                     decoder = ChatDecoder(self._upstream, account=session.account)
                 else:
-                    decoder = _Refusal(response.status_code, response.headers, url, self._upstream, session.account)
+                    meaning = partial(_meaning, url=url, upstream=self._upstream, account=session.account)
+                    decoder = Refusal(response.status_code, response.headers, meaning)
                 batches = pump(
                     response.aiter_bytes(),
                     decoder,
@@ -122,7 +120,7 @@ class ConnectProtocol:
         url = session.base_url + path
         web = await Web.current(self._upstream)
         headers = session_headers(session, self._settings, self._upstream)
-        with _naming(session.account):
+        with naming(session.account):
             reply = await web.call("POST", url, headers=headers, json=body, timeout_s=UNARY_TIMEOUT_S)
             got = reply.json()
             error = _error_of(got)
@@ -131,44 +129,19 @@ class ConnectProtocol:
             absent = error is None and reply.status in (404, 405, 501)
             if absent or (error is not None and error.get("code") == "unimplemented"):
                 raise _UnknownMethod(f"{host_of(url)} does not know this call (HTTP {reply.status})")
-            raise _refusal(reply, url, self._upstream, session.account)
+            raise _meaning(reply, url, self._upstream, session.account)
 
 
 class _UnknownMethod(UpstreamError):
     """The service has no such method in this namespace."""
 
 
-class _Refusal:
-    """A `web.Decoder` for an answer that is no stream: reads a little of it and raises what it says."""
-
-    content_frames = 0
-    done = False
-    ended = False
-
-    def __init__(self, status: int, headers: Mapping[str, str], url: str, upstream: Upstream, account: str) -> None:
-        self._status, self._headers = status, headers
-        self._url, self._upstream, self._account = url, upstream, account
-        self._body = bytearray()
-
-    def feed(self, chunk: bytes) -> Iterator[Event]:
-        """Keep the chunk."""
-        self._body += chunk
-        self.ended = len(self._body) > MAX_REFUSAL_BYTES
-        return iter(())
-
-    def close(self) -> Iterator[Event]:
-        """Raise what the body says."""
-        reply = Reply(self._status, self._headers, bytes(self._body))
-        raise _refusal(reply, self._url, self._upstream, self._account)
-
-
-def _refusal(reply: Reply, url: str, upstream: Upstream, account: str) -> KimiError:
+def _meaning(reply: Reply, url: str, upstream: Upstream, account: str) -> KimiError:
     """What an HTTP answer that is no success means (protocol C.11, first carrier)."""
-    retry_after = reply.headers.get("retry-after")
     error = _error_of(reply.json())
-    failure: KimiError
+    told: KimiError | None = None
     if error is not None:
-        failure = classify(
+        told = classify(
             code=error.get("code"),
             reason=error.get("error_type") or error.get("reason"),
             message=error.get("message"),
@@ -176,35 +149,16 @@ def _refusal(reply: Reply, url: str, upstream: Upstream, account: str) -> KimiEr
             severity=error.get("severity"),
             upstream=upstream,
             account=account,
-            retry_after_s=seconds(retry_after),
+            retry_after_s=seconds(reply.headers.get("retry-after")),
         )
     elif reply.status == 200:
-        failure = ProtocolError(f"{host_of(url)} sent a page or bare JSON instead of an answer", account=account)
-    else:
-        failure = status_error(reply.status, url, retry_after)
-    if reply.status == 401 and not isinstance(failure, CredentialError | AccountSuspended):
-        return CredentialError(f"{host_of(url)} rejected the credential (HTTP 401)", account=account)
-    return failure
+        told = ProtocolError(f"{host_of(url)} sent a page or bare JSON instead of an answer", account=account)
+    return refused(reply, url, account, told)
 
 
 def _error_of(got: object) -> Mapping[str, Any] | None:
-    """The error object of a JSON answer: Connect's `{code, message, details}`, also under `error`, or REST's."""
-    if not isinstance(got, dict):
-        return None
-    inner = got.get("error")
-    if isinstance(inner, dict) and inner:
-        return inner
-    return got if isinstance(got.get("code"), str) or isinstance(got.get("error_type"), str) else None
-
-
-@contextmanager
-def _naming(account: str) -> Iterator[None]:
-    """Failures of the doorway don't know whose call it was."""
-    try:
-        yield
-    except KimiError as exc:
-        exc.account = exc.account or account
-        raise
+    """Connect's `{code, message, details}`, or REST's error, which calls of this generation answer with, too."""
+    return error_object(got, "code", "error_type")
 
 
 def _live_model(row: Mapping[str, Any]) -> LiveModel:

@@ -12,24 +12,21 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
-from ...errors import AccountSuspended, CredentialError, KimiError, ProtocolError, QuotaExhausted, UpstreamError
+from ...errors import KimiError, ProtocolError, QuotaExhausted, UpstreamError
 from ...events import ChatOpened, Event
 from ...settings import Settings
 from ...upstream import ModelSpec, RestAgent, Upstream
-from ...web import Reply, Session, Web, host_of, pump, seconds, session_headers, status_error
-from .. import LiveModel, Profile, Turn
+from ...web import Redirected, Reply, Session, Web, host_of, pump, seconds, session_headers
+from .. import UNARY_TIMEOUT_S, LiveModel, Profile, Turn
+from ..refusals import Refusal, naming, refused
 from .answer import Answer, error_of, failure_of
 from .wire import AnswerDecoder, agent_of, completion_body, continue_body, create_body, needed_agent
 
 __all__ = ["EndpointRetired", "ResearchQuota", "RestProtocol"]
-
-#: A unary call that takes longer is of no use to anyone who waits for it.
-UNARY_TIMEOUT_S: Final = 30.0
-#: As much of a refusal's body as is read.
-MAX_REFUSAL_BYTES: Final = 64 * 1024
 
 _RETIRED_CURE: Final = "Set KIMI_PROTOCOL to auto or connect: the service seems to have taken its REST protocol down."
 
@@ -152,9 +149,11 @@ class RestProtocol:
         web = await Web.current(self._upstream)
         with _telling(session.account):
             async with web.stream(url, headers=headers, content=body, deadline=turn.deadline) as response:
-                reader: AnswerDecoder | _Refusal = decoder
+                reader: AnswerDecoder | Refusal = decoder
                 if response.status_code != 200:
-                    reader = _Refusal(self, response.status_code, response.headers, url, session, turn)
+                    named = turn.chat_id is not None
+                    meaning = partial(self._meaning, url=url, account=session.account, chat_named=named)
+                    reader = Refusal(response.status_code, response.headers, meaning)
                 batches = pump(
                     response.aiter_bytes(),
                     reader,
@@ -189,73 +188,40 @@ class RestProtocol:
                 return {}
             got = reply.json()
             if not 200 <= reply.status < 300 or error_of(got) is not None:
-                raise self.failure(reply, url, session.account, chat_named=False)
+                raise self._meaning(reply, url, session.account, chat_named=False)
             return got if isinstance(got, dict) else {}
 
-    def failure(self, reply: Reply, url: str, account: str, *, chat_named: bool) -> KimiError:
+    def _meaning(self, reply: Reply, url: str, account: str, *, chat_named: bool) -> KimiError:
         """What an HTTP answer that is no success means (protocol B.6).
 
         `chat_named`: the caller named the chat, so an error that calls it unknown is about the chat.
         """
-        retry_after = reply.headers.get("retry-after")
         got = reply.json()
-        told = error_of(got)
-        if reply.status in self._upstream.rest.retired_statuses and not (told is not None and chat_named):
+        has_error = error_of(got) is not None
+        if reply.status in self._upstream.rest.retired_statuses and not (has_error and chat_named):
             return EndpointRetired(
                 f"{host_of(url)} no longer has this call (HTTP {reply.status})", account=account, cure=_RETIRED_CURE
             )
-        failure: KimiError
-        if told is None:
-            failure = status_error(reply.status, url, retry_after)
-        else:
-            failure = failure_of(
+        told: KimiError | None = None
+        if has_error:
+            told = failure_of(
                 got,
                 upstream=self._upstream,
                 account=account,
                 status=reply.status,
-                retry_after_s=seconds(retry_after),
+                retry_after_s=seconds(reply.headers.get("retry-after")),
             )
-        if reply.status == 401 and not isinstance(failure, CredentialError | AccountSuspended):
-            return CredentialError(f"{host_of(url)} rejected the credential (HTTP 401)", account=account)
-        return failure
-
-
-class _Refusal:
-    """A `web.Decoder` for an answer that is no stream: reads a little of it and raises what it says."""
-
-    content_frames = 0
-    done = False
-    ended = False
-
-    def __init__(
-        self, protocol: RestProtocol, status: int, headers: Mapping[str, str], url: str, session: Session, turn: Turn
-    ) -> None:
-        self._protocol, self._status, self._headers = protocol, status, headers
-        self._url, self._account, self._chat_named = url, session.account, turn.chat_id is not None
-        self._body = bytearray()
-
-    def feed(self, chunk: bytes) -> Iterator[Event]:
-        """Keep the chunk."""
-        self._body += chunk
-        self.ended = len(self._body) > MAX_REFUSAL_BYTES
-        return iter(())
-
-    def close(self) -> Iterator[Event]:
-        """Raise what the body says."""
-        reply = Reply(self._status, self._headers, bytes(self._body))
-        raise self._protocol.failure(reply, self._url, self._account, chat_named=self._chat_named)
+        return refused(reply, url, account, told)
 
 
 @contextmanager
 def _telling(account: str) -> Iterator[None]:
-    """Failures of the doorway don't know whose call it was, nor what a redirect means here (protocol B.1)."""
-    try:
-        yield
-    except KimiError as exc:
-        exc.account = exc.account or account
-        if type(exc) is UpstreamError and " redirects to " in exc.message:
-            raise EndpointRetired(exc.message, account=account, cure=_RETIRED_CURE) from None
-        raise
+    """As `naming`; a redirect means here that the call is gone (protocol B.1)."""
+    with naming(account):
+        try:
+            yield
+        except Redirected as exc:
+            raise EndpointRetired(exc.message, cure=_RETIRED_CURE) from None
 
 
 def _count(usage: Mapping[str, Any], name: str) -> int | None:

@@ -16,6 +16,7 @@ from ...events import ChatOpened, Event, Finished, FinishReason, SearchResults, 
 from ...upstream import Upstream
 from ..citations import CitationResolver
 from ..failures import classify
+from ..refusals import error_object
 from ..sources import Sources
 
 #: Where a search may say what it looks for; no capture shows it.
@@ -132,12 +133,7 @@ class Answer:
 
 def error_of(got: object) -> Mapping[str, Any] | None:
     """The error in a JSON answer or frame: `{error_type, message, detail}`, bare or under `error` (protocol B.6)."""
-    if not isinstance(got, dict):
-        return None
-    inner = got.get("error")
-    if isinstance(inner, dict) and inner:
-        return inner
-    return got if _string(got, "error_type") else None
+    return error_object(got, "error_type")
 
 
 def failure_of(
