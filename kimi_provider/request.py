@@ -22,12 +22,17 @@ class TextPart:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FilePart:
-    """A file or an image: `source` is a `data:` or `https:` URL, or a provider's file id."""
+    """A file or an image: `source` is a `data:` or `https:` URL, or base64.
+
+    `place` is where it stands in the caller's own request ("Message 3, part 2"), for errors. Parts that differ in
+    nothing else are equal.
+    """
 
     kind: Literal["image", "file"]
     source: str = field(repr=False)
     filename: str | None = None
     media_type: str | None = None
+    place: str = field(default="", compare=False)
 
 
 Part = TextPart | FilePart
