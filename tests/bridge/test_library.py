@@ -81,11 +81,13 @@ def test_threads_with_and_without_loops(simulator: Simulator, tmp_path: Path) ->
         simulator,
         tmp_path,
         """
-        def sync(): print(litellm.completion(model=MODEL, messages=ASK).choices[0].message.content, flush=True)
+        texts = []  # not printed by the threads: text and newline are two writes
+        def sync(): texts.append(litellm.completion(model=MODEL, messages=ASK).choices[0].message.content)
         def loop():
-            print(asyncio.run(litellm.acompletion(model=MODEL, messages=ASK)).choices[0].message.content, flush=True)
+            texts.append(asyncio.run(litellm.acompletion(model=MODEL, messages=ASK)).choices[0].message.content)
         threads = [threading.Thread(target=f) for f in (sync, loop) * 3]
         [t.start() for t in threads]; [t.join() for t in threads]
+        print(*texts)
         """,
     )
     assert out.split() == ["Hi-there"] * 6

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import logging
 import ssl
-import time
 from pathlib import Path
 from typing import Any
 
@@ -213,15 +212,13 @@ async def test_nobody_listens() -> None:
 @pytest.mark.parametrize(
     "reply",
     [
-        sends(5.0),
-        sends(b"HTTP/1.1 200 OK\r\n", 5.0),
-        sends(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab", 5.0),
+        sends(60.0),
+        sends(b"HTTP/1.1 200 OK\r\n", 60.0),
+        sends(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab", 60.0),
     ],
 )
 async def test_silence_ends(reply: Reply) -> None:
-    started = time.monotonic()
     assert "sent nothing for 0.2 s" in await failure(reply, upstream=limits(idle_timeout_s=0.2))
-    assert time.monotonic() - started < 2
 
 
 @pytest.mark.parametrize(
@@ -229,12 +226,10 @@ async def test_silence_ends(reply: Reply) -> None:
 )
 async def test_a_drip_ends_with_the_total_time(head: bytes, spooled: Path) -> None:
     drip = b"HTTP/1.1 103 Hints\r\n\r\n" if b"103" in head else b"H"
-    started = time.monotonic()
     text = await failure(
-        sends(head, *[drip, 0.05] * 99), upstream=limits(idle_timeout_s=5, total_timeout_s=0.3, memory_bytes=0)
+        sends(head, *[drip, 0.05] * 999), upstream=limits(idle_timeout_s=30, total_timeout_s=0.3, memory_bytes=0)
     )
     assert "took longer than 0.3 s" in text
-    assert time.monotonic() - started < 2
 
 
 async def test_a_declared_size_beyond_the_limit_is_refused_before_the_body() -> None:

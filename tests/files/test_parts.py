@@ -7,7 +7,6 @@ import base64
 import hashlib
 import random
 import stat
-import time
 import tracemalloc
 import urllib.parse
 from pathlib import Path
@@ -133,7 +132,6 @@ async def test_too_much_text_is_refused_before_it_is_decoded() -> None:
         peaks = []
         # Threads that other tests have left running allocate too: the least of three is the refusal's own.
         for _ in range(3):
-            started = time.monotonic()
             tracemalloc.start()
             try:
                 text = await failure(source)
@@ -142,7 +140,6 @@ async def test_too_much_text_is_refused_before_it_is_decoded() -> None:
                 tracemalloc.stop()
             assert "105,906,17" in text
             assert "104,857,600 bytes (100 MB)" in text
-            assert time.monotonic() - started < 1
         assert min(peaks) < 200_000
 
 
@@ -164,16 +161,18 @@ async def test_the_limit_counts_the_file_not_its_text(size: int, fits: bool, for
 
 
 async def test_fifty_megabytes_cost_their_text_and_no_pause(spooled: Path) -> None:
+    """The loop goes on all the while: between two of its turns little is decoded, however loaded the machine."""
     content = random.Random(1).randbytes(1 << 20) * 50
     source, digest = "data:application/octet-stream;base64," + b64(content), hashlib.sha256(content).hexdigest()
     del content
-    pauses = [0.0]
+    seen, most = 0, 0
 
     async def tick() -> None:
+        nonlocal seen, most
         while True:
-            before = time.monotonic()
-            await asyncio.sleep(0.001)
-            pauses.append(time.monotonic() - before)
+            size = sum(path.stat().st_size for path in spooled.rglob("content"))
+            seen, most = size, max(most, size - seen)
+            await asyncio.sleep(0)
 
     ticking = asyncio.create_task(tick())
     part = FilePart(kind="file", source=source)
@@ -188,7 +187,9 @@ async def test_fifty_megabytes_cost_their_text_and_no_pause(spooled: Path) -> No
         tracemalloc.stop()
         ticking.cancel()
     assert peak < 2_000_000
-    assert max(pauses) < 0.25
+    assert seen > 40 << 20
+    # What two turns of a worker bring: one may end, and the next begin, between two turns of the loop.
+    assert most <= 2 << 20
 
 
 # --- what it is ---

@@ -48,7 +48,8 @@ def test_leaving_in_mid_stream_frees_the_stream(gateway: Gateway, simulator: Sim
         simulator.scenario("hang_mid_text")
         with streaming(gateway, surface) as answer:
             assert answer.status_code == 200
-            next(answer.iter_bytes())
+            pieces = answer.iter_bytes()  # kept: httpx closes the connection when its iterator is dropped
+            next(pieces)
             assert simulator.state()["active_streams"] == 1
         assert simulator.until("active_streams", 0, timeout_s=1) < 1
     # Nothing stays behind: the generations are cancelled and our chats removed.
