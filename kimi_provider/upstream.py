@@ -214,8 +214,9 @@ class ModelSpec(_Row):
     """One way to ask the service: the row of a model name (protocol D.2).
 
     `efforts` maps a caller's word to the service's value; `effort_on` and `effort_off` are the caller's words used when
-    only thinking on or off was asked. `thinking_always` models can't switch thinking off. `protocol` is the generation to
-    prefer while KIMI_PROTOCOL is auto.
+    only thinking on or off was asked. `thinking_always` models can't switch thinking off. `protocol` is the generation
+    to prefer while KIMI_PROTOCOL is auto. `silent`: text alone, without citation marks, sources or progress;
+    `show_progress`: searches and native tools are told as thinking even while the model does not think.
     """
 
     title: str
@@ -227,6 +228,8 @@ class ModelSpec(_Row):
     thinking: bool = False
     thinking_always: bool = False
     search: bool = False
+    silent: bool = False
+    show_progress: bool = False
     enable_plugin: bool = False
     context_length: str | None = None
     context_tokens: int = Field(gt=0)
