@@ -3,7 +3,8 @@
 Law: text in, in any pieces; text without marks out, at once unless it could still be the beginning of a mark. Held
 back is only what follows an open start sign or a `[` that can still become a mark, never across a line and never more
 than `hold_chars`. Sign marks and `[^N^]` that resolve to nothing are dropped; `[[...]]` is a mark only when it
-resolves, for it is also how code and lists are written. `n` counts sources in the order of their first use.
+resolves, for it is also how code and lists are written. `n` counts sources in the order of their first use. A `silent`
+answer keeps none of them: every mark is dropped and nothing is cited.
 """
 
 from __future__ import annotations
@@ -48,8 +49,9 @@ def _patterns(signs: Citations) -> tuple[re.Pattern[str], re.Pattern[str], re.Pa
 class CitationResolver:
     """Marks of one answer; give it the answer's text in order."""
 
-    def __init__(self, signs: Citations, sources: Sources) -> None:
+    def __init__(self, signs: Citations, sources: Sources, *, silent: bool = False) -> None:
         self._sources = sources
+        self._silent = silent
         self._hold_chars = signs.hold_chars
         self._start = frozenset(signs.start)
         self._end = frozenset(signs.end)
@@ -90,7 +92,7 @@ class CitationResolver:
                 break
             kept, sources, at = mark
             plain.append(kept)
-            for source in sources:
+            for source in () if self._silent else sources:
                 number = self._numbers.setdefault(source.url, len(self._numbers) + 1)
                 out += (TextDelta("".join((*plain, f"[{number}]"))), Citation(number=number, source=source))
                 plain.clear()

@@ -23,15 +23,15 @@ CARDS = [
 ]
 
 
-def resolver() -> CitationResolver:
+def resolver(*, silent: bool = False) -> CitationResolver:
     sources = Sources()
     list(sources.add_results(CARDS))
-    return CitationResolver(UPSTREAM.citations, sources)
+    return CitationResolver(UPSTREAM.citations, sources, silent=silent)
 
 
-def resolve(*pieces: str) -> tuple[str, list[tuple[int, str]]]:
+def resolve(*pieces: str, silent: bool = False) -> tuple[str, list[tuple[int, str]]]:
     """Text and citations; checks that each citation stands right behind its `[n]`."""
-    marks = resolver()
+    marks = resolver(silent=silent)
     events: list[Event] = []
     for piece in filter(None, pieces):
         events += [TextDelta(piece)] if marks.is_plain(piece) else marks.feed(piece)
@@ -116,6 +116,15 @@ def test_marks_in_pieces(text: str) -> None:
     assert resolve(*text) == CASES[text]
     for at in range(len(text) + 1):
         assert resolve(text[:at], text[at:]) == CASES[text]
+
+
+@pytest.mark.parametrize("text", CASES)
+def test_a_silent_answer_has_the_same_text_without_marks(text: str) -> None:
+    wanted, cited = CASES[text]
+    for number, _ in cited:
+        wanted = wanted.replace(f"[{number}]", "", 1)
+    assert resolve(text, silent=True) == (wanted, [])
+    assert resolve(*text, silent=True) == (wanted, [])
 
 
 @settings(deadline=None)

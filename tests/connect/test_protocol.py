@@ -114,6 +114,16 @@ async def ask(server: Server, asked: ConnectProtocol | None = None, **more: Any)
 CHAT = UPSTREAM.connect.chat
 
 
+@pytest.mark.parametrize(("name", "wanted"), [("kimi", "Rain[1]."), ("kimi-silent", "Rain.")])
+async def test_a_silent_model_says_no_marks(name: str, wanted: str) -> None:
+    chunks = [{"id": "r1", "refIndex": "1", "base": {"url": "https://example.com/oslo"}}]
+    refs = {"op": "append", "message": {"id": "m-asst", "refs": {"searchChunks": chunks}}}
+    body = OPENING + env(refs) + env(text("Rain[^1^].")) + END
+    async with serving(Server({CHAT: stream_of(body)})) as server:
+        events = await ask(server, name=name)
+    assert "".join(event.text for event in events if isinstance(event, TextDelta)) == wanted
+
+
 async def test_a_turn() -> None:
     async with serving(Server({CHAT: stream_of(OPENING + env(text("Hi.")) + END)})) as server:
         events = await ask(server)

@@ -160,6 +160,14 @@ async def test_a_turn() -> None:
         assert server.seen[1][1]["accept"] == "text/event-stream"
 
 
+@pytest.mark.parametrize(("name", "wanted"), [("kimi", "Rain[1]."), ("kimi-silent", "Rain.")])
+async def test_a_silent_model_says_no_marks(name: str, wanted: str) -> None:
+    found = {"event": "search_plus", "msg": {"type": "get_res", "url": "https://example.com/oslo"}}
+    async with serving({CREATE: CREATED, ANSWER: sse(REQ, RESP, found, text("Rain[^1^]."), END)}) as server:
+        events = await ask(server, name=name)
+    assert "".join(event.text for event in events if isinstance(event, TextDelta)) == wanted
+
+
 async def test_a_chat_that_is_continued_is_neither_opened_nor_told() -> None:
     path = "POST /api/chat/a%2Fb/completion/stream"
     async with serving({path: HI}) as server:

@@ -28,10 +28,10 @@ _SILENT: Final = frozenset(("id", "parentId", "messageId", "message_id", "multiS
 class Answer:
     """All that one answer has said so far. Events go to `out`, in order."""
 
-    def __init__(self, upstream: Upstream, out: list[Event]) -> None:
+    def __init__(self, upstream: Upstream, out: list[Event], *, silent: bool = False) -> None:
         self._out = out
         self._sources = Sources()
-        self.citations = CitationResolver(upstream.citations, self._sources)
+        self.citations = CitationResolver(upstream.citations, self._sources, silent=silent)
         self._search_tool_names = upstream.connect.search_tool_names
         self._texts: dict[tuple[str, str, str], TextBlock] = {}
         self._tools: dict[tuple[str, str], ToolBlock] = {}

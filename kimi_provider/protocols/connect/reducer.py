@@ -30,11 +30,11 @@ log: Final = logging.getLogger(__name__)
 class FrameReducer:
     """State of one answer; events go to `out`, in order. Methods raise KimiError where the answer fails."""
 
-    def __init__(self, upstream: Upstream, account: str | None) -> None:
+    def __init__(self, upstream: Upstream, account: str | None, *, silent: bool = False) -> None:
         self._upstream = upstream
         self._account = account
         self.out: list[Event] = []
-        self.answer = Answer(upstream, self.out)
+        self.answer = Answer(upstream, self.out, silent=silent)
         self._assistants: set[str] = set()
         self._assistant = ""
         self._others: set[str] = set()

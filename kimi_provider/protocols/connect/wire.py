@@ -55,10 +55,10 @@ def chat_body(turn: Turn, upstream: Upstream) -> bytes:
 
 
 class ChatDecoder(FrameReducer):
-    """Implements `web.Decoder` for one answer; `account` goes into errors."""
+    """Implements `web.Decoder` for one answer; `account` goes into errors, a `silent` answer is text without marks."""
 
-    def __init__(self, upstream: Upstream, *, account: str | None = None) -> None:
-        super().__init__(upstream, account)
+    def __init__(self, upstream: Upstream, *, account: str | None = None, silent: bool = False) -> None:
+        super().__init__(upstream, account, silent=silent)
         self._frames = EnvelopeDecoder(upstream.connect.max_frame_bytes)
 
     def feed(self, chunk: bytes) -> Iterable[Event]:

@@ -26,12 +26,12 @@ _QUERY_FIELDS: Final = ("queries", "keywords", "query")
 class Answer:
     """All that one answer has said so far. Events go to `out`, in order."""
 
-    def __init__(self, upstream: Upstream, account: str | None = None) -> None:
+    def __init__(self, upstream: Upstream, account: str | None = None, *, silent: bool = False) -> None:
         self._upstream = upstream
         self.account = account
         self.out: list[Event] = []
         self._sources = Sources()
-        self._citations = CitationResolver(upstream.citations, self._sources)
+        self._citations = CitationResolver(upstream.citations, self._sources, silent=silent)
         self._queries: set[str] = set()
         self._results = 0
         self._in_thinking_zone = False
