@@ -56,6 +56,8 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     name: str | None = None
+    #: A tool's result that tells of a failure.
+    is_error: bool = False
 
     @property
     def text(self) -> str:
@@ -73,6 +75,14 @@ class ToolSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ToolChoice:
+    """Whether tools are called: at will, never, or at least one. `names`: only these may be; empty: all."""
+
+    mode: Literal["auto", "none", "required"] = "auto"
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ChatRequest:
     """One answer wanted.
 
@@ -87,5 +97,7 @@ class ChatRequest:
     effort: str | None = None
     search: bool | None = None
     tools: tuple[ToolSpec, ...] = ()
+    tool_choice: ToolChoice = ToolChoice()
+    parallel_tool_calls: bool = True
     credential: str | None = field(default=None, repr=False)
     timeout_s: float | None = None
