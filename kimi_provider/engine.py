@@ -304,17 +304,22 @@ class _Course:
         return None
 
 
+def thinks(request: ChatRequest, spec: ModelSpec) -> bool:
+    """Whether thinking comes with the answer: the caller's word before the row's (protocol D.2)."""
+    wanted = spec.thinking
+    if request.effort is not None:
+        wanted = request.effort not in ("none", "minimal")
+    elif request.thinking is not None:
+        wanted = request.thinking
+    return wanted or spec.thinking_always
+
+
 def _turn(request: ChatRequest, spec: ModelSpec, prompt: Prompt, deadline: float) -> Turn:
     """Map the caller's words for thinking and effort to the service's (protocol D.2). Raises BadRequest."""
-    thinking = spec.thinking
     effort = request.effort
-    if effort is not None:
-        if spec.efforts and effort not in spec.efforts:
-            raise BadRequest(f"Unknown reasoning effort '{effort[:40]}'. Choose one of: {', '.join(spec.efforts)}.")
-        thinking = effort not in ("none", "minimal")
-    elif request.thinking is not None:
-        thinking = request.thinking
-    thinking = thinking or spec.thinking_always
+    if effort is not None and spec.efforts and effort not in spec.efforts:
+        raise BadRequest(f"Unknown reasoning effort '{effort[:40]}'. Choose one of: {', '.join(spec.efforts)}.")
+    thinking = thinks(request, spec)
     if effort is None:
         effort = spec.effort_on if thinking else spec.effort_off
     return Turn(
@@ -322,6 +327,6 @@ def _turn(request: ChatRequest, spec: ModelSpec, prompt: Prompt, deadline: float
         spec=spec,
         thinking=thinking,
         effort=spec.efforts.get(effort) if effort is not None else None,
-        search=spec.search if request.search is None else request.search or spec.search,
+        search=spec.search if request.search is None else request.search,
         deadline=deadline,
     )
