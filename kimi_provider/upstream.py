@@ -6,25 +6,21 @@ Code asks this table and never compares model names, error reasons or field spel
 
 from __future__ import annotations
 
-import difflib
 import re
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
-from .errors import ModelNotFound, codes
+from .errors import codes
+from .models import ModelSpec, ModelTable, Row, compilable
 from .settings import SettingsError
 
 
-class _Row(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class Service(_Row):
+class Service(Row):
     """Times in seconds."""
 
     connect_timeout_s: float
@@ -34,7 +30,7 @@ class Service(_Row):
     retired_for_s: float
 
 
-class Retry(_Row):
+class Retry(Row):
     """Pauses before each further attempt, and the seconds told to callers when the service names none."""
 
     backoff_s: tuple[float, ...]
@@ -44,14 +40,14 @@ class Retry(_Row):
     rate_limited_s: float
 
 
-class Hosts(_Row):
+class Hosts(Row):
     """Origins for tokens of one audience."""
 
     base_url: str
     auth_url: str
 
 
-class Auth(_Row):
+class Auth(Row):
     """The two refresh forms (protocol A.5, A.6)."""
 
     legacy_path: str
@@ -62,7 +58,7 @@ class Auth(_Row):
     audiences: dict[str, Hosts]
 
 
-class Connect(_Row):
+class Connect(Row):
     """Paths and spellings of the Connect protocol (protocol C)."""
 
     chat: str
@@ -82,7 +78,7 @@ class Connect(_Row):
     parse_failed_sign: str
 
 
-class RestAgent(_Row):
+class RestAgent(Row):
     """What a model's row means to the REST generation; `body` is added to the completion call."""
 
     kimiplus_id: str
@@ -91,7 +87,7 @@ class RestAgent(_Row):
     body: dict[str, Any] = Field(default_factory=dict)
 
 
-class Rest(_Row):
+class Rest(Row):
     """Paths and spellings of the REST generation (protocol B)."""
 
     chat: str
@@ -114,7 +110,7 @@ class Rest(_Row):
 Sign = Annotated[str, Field(pattern=r"^[^\x00-\x7f]$")]
 
 
-class Citations(_Row):
+class Citations(Row):
     """Signs around citation marks (protocol C.7); `hold_chars` bounds what is held back for an open mark."""
 
     start: tuple[Sign, ...] = Field(min_length=1)
@@ -123,14 +119,6 @@ class Citations(_Row):
     drop_from: Sign
     drop_to: Sign
     hold_chars: int = Field(gt=0)
-
-
-def _compilable(pattern: str) -> str:
-    try:
-        re.compile(pattern, re.IGNORECASE)
-    except re.error as exc:
-        raise ValueError(f"not a regular expression: {exc}") from None
-    return pattern
 
 
 def _known_class(code: str) -> str:
@@ -144,12 +132,12 @@ def _known_class(code: str) -> str:
 ErrorClass = Annotated[str, AfterValidator(_known_class)]
 
 
-class ErrorPattern(_Row):
+class ErrorPattern(Row):
     """`pattern` is searched without case in reason and message of errors with one of `codes`."""
 
     error_class: ErrorClass = Field(alias="class")
     codes: frozenset[str]
-    pattern: Annotated[str, AfterValidator(_compilable)]
+    pattern: Annotated[str, AfterValidator(compilable)]
 
     @cached_property
     def regex(self) -> re.Pattern[str]:
@@ -157,7 +145,7 @@ class ErrorPattern(_Row):
         return re.compile(self.pattern, re.IGNORECASE)
 
 
-class Errors(_Row):
+class Errors(Row):
     """How the service's errors map to the codes of `errors.py` (protocol B.6, C.11)."""
 
     reasons: dict[str, ErrorClass]
@@ -173,7 +161,7 @@ Magic = Annotated[str, Field(pattern=r"^([0-9A-Fa-f]{2}|\.\.)+$")]
 Types = Annotated[dict[Annotated[str, Field(pattern=r"^[a-z0-9]{1,16}$")], str], Field(min_length=1)]
 
 
-class Signature(_Row):
+class Signature(Row):
     """Files that begin with `magic`. `types`: what they may be, the usual first; names and declared types choose."""
 
     magic: Magic
@@ -189,7 +177,7 @@ class Signature(_Row):
         )
 
 
-class Files(_Row):
+class Files(Row):
     """What callers may send, and how long fetching and uploading may take.
 
     Up to `memory_bytes` of a file stay in memory. `parse_poll_s` are the pauses before each look at whether the service
@@ -210,36 +198,7 @@ class Files(_Row):
     texts: Types
 
 
-class ModelSpec(_Row):
-    """One way to ask the service: the row of a model name (protocol D.2).
-
-    `efforts` maps a caller's word to the service's value; `effort_on` and `effort_off` are the caller's words used when
-    only thinking on or off was asked. `thinking_always` models can't switch thinking off. `protocol` is the generation
-    to prefer while KIMI_PROTOCOL is auto. `silent`: text alone, without citation marks, sources or progress;
-    `show_progress`: searches and native tools are told as thinking even while the model does not think.
-    """
-
-    title: str
-    scenario: str
-    protocol: Literal["connect", "rest"] | None = None
-    model: str | None = None
-    kimiplus_id: str | None = None
-    agent_mode: str | None = None
-    thinking: bool = False
-    thinking_always: bool = False
-    search: bool = False
-    silent: bool = False
-    show_progress: bool = False
-    enable_plugin: bool = False
-    context_length: str | None = None
-    context_tokens: int = Field(gt=0)
-    tools: tuple[dict[str, Any], ...] = ()
-    efforts: dict[str, str] = Field(default_factory=dict)
-    effort_on: str | None = None
-    effort_off: str | None = None
-
-
-class Upstream(_Row):
+class Upstream(ModelTable):
     """The whole file."""
 
     service: Service
@@ -251,10 +210,6 @@ class Upstream(_Row):
     citations: Citations
     errors: Errors
     files: Files
-    defaults: dict[str, Any] = Field(default_factory=dict, exclude=True)
-    models: dict[str, ModelSpec]
-    aliases: dict[str, str]
-    suffixes: dict[str, dict[str, Any]]
 
     @classmethod
     def load(cls, overlay: Path | None = None) -> Upstream:
@@ -266,26 +221,9 @@ class Upstream(_Row):
             return cls.model_validate(data)
         except ValidationError as exc:
             first = exc.errors(include_url=False)[0]
-            place = ".".join(str(step) for step in first["loc"])
-            raise SettingsError(f"{overlay or 'upstream.yaml'}: {place}: {first['msg']}") from None
-
-    def resolve(self, name: str) -> ModelSpec:
-        """The row for a client-facing name, suffixes applied. Raises ModelNotFound with near names."""
-        wanted = name.strip().lower()
-        base, changes = wanted, dict[str, Any]()
-        while (row := self.models.get(self.aliases.get(base, base))) is None:
-            head, dash, suffix = base.rpartition("-")
-            if not dash or suffix not in self.suffixes:
-                raise self._unknown(name, wanted)
-            changes = {**self.suffixes[suffix], **changes}
-            base = head
-        return row.model_copy(update=changes) if changes else row
-
-    def _unknown(self, name: str, wanted: str) -> ModelNotFound:
-        near = difflib.get_close_matches(wanted, [*self.models, *self.aliases], n=3, cutoff=0.5)
-        hint = f" Near names: {', '.join(near)}." if near else ""
-        shown = name if len(name) <= 80 else name[:77] + "..."
-        return ModelNotFound(f"Kimi has no model '{shown}'.{hint}")
+            place = "".join(f"{step}." for step in first["loc"])[:-1]
+            where = f"{overlay or 'upstream.yaml'}: {place}".removesuffix(": ")
+            raise SettingsError(f"{where}: {first['msg']}") from None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -310,3 +248,6 @@ def _merged(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
         below = out.get(key)
         out[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return out
+
+
+__all__ = ["ModelSpec", "Upstream"]

@@ -1,11 +1,12 @@
 """Our models in LiteLLM's table: window, abilities, and a price of nothing.
 
-Names come from `upstream.yaml`; what is registered here is what `/v1/models`, `/model/info` and LiteLLM's context
-checks show.
+Names come from `upstream.yaml` and the service's own list; what is registered here is what `/v1/models`, `/model/info`
+and LiteLLM's context checks show.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import litellm
@@ -28,8 +29,11 @@ def register_models(provider: str) -> None:
         upstream = Upstream.load(Settings.load().kimi_upstream_file)
     except SettingsError:
         upstream = Upstream.load()
-    rows = dict(upstream.models)
-    rows.update({alias: upstream.models[name] for alias, name in upstream.aliases.items()})
+    register(provider, {name: upstream.resolve(name) for name in (*upstream.models, *upstream.aliases)})
+
+
+def register(provider: str, rows: Mapping[str, ModelSpec]) -> None:
+    """Register `rows` under `provider/name`."""
     litellm.register_model({f"{provider}/{name}": _row(provider, spec) for name, spec in rows.items()})
 
 
@@ -42,9 +46,10 @@ def _row(provider: str, spec: ModelSpec) -> dict[str, Any]:
         "max_output_tokens": spec.context_tokens,
         # Every rate: then LiteLLM takes the model for free, rather than look after each call for a price it has missed.
         **dict.fromkeys(_RATES, 0.0),
-        "supports_reasoning": True,
+        "supports_reasoning": spec.thinking or bool(spec.efforts),
         "supports_system_messages": True,
         "supports_web_search": True,
-        "supports_vision": False,
+        "supports_vision": True,
+        "supports_pdf_input": True,
         "supports_function_calling": False,
     }
