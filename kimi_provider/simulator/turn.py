@@ -7,13 +7,17 @@ The chat comes into being with the opening, so a call that fails before leaves n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from . import envelopes
+import orjson
+
+from . import envelopes, refusals
 from .accounts import Account
 from .call import ChatCall
 from .chats import COMPLETED, GENERATING, UNSPECIFIED, Chat, Message
+from .playing import HttpAnswer
 from .state import Simulator
 from .streams import RunningStream
 
@@ -22,6 +26,8 @@ HEARTBEAT = envelopes.message({"heartbeat": {}})
 
 class Turn:
     """An answer to one call of one account."""
+
+    media_type = refusals.STREAM_TYPE
 
     def __init__(
         self, simulator: Simulator, account: Account, jti: str, call: ChatCall, chat: Chat | None, stream: RunningStream
@@ -112,7 +118,24 @@ class Turn:
         self._started_texts.add(block_id)
         return self.block("set", "block.text", {"id": block_id, "parentId": "", "text": {"content": content}})
 
-    def think(self, content: str, block_id: str, parent_id: str) -> bytes:
+    def repeating(self, content: str) -> Callable[[int], bytes]:
+        """A writer of the next `count` appends of `content`: only `eventOffset` differs between them."""
+        head = b'{"op":"append","mask":"block.text.content","eventOffset":'
+        tail = b',"block":{"id":"1","text":{"content":' + orjson.dumps(content) + b"}}}"
+        fixed = len(head) + len(tail)
+        pack = struct.Struct(">BI").pack
+
+        def write(count: int) -> bytes:
+            pieces: list[bytes] = []
+            start = self.offsets(count)
+            for offset in range(start, start + count):
+                number = b"%d" % offset
+                pieces += (pack(0, fixed + len(number)), head, number, tail)
+            return b"".join(pieces)
+
+        return write
+
+    def think(self, content: str, block_id: str = "2", parent_id: str = "") -> bytes:
         """The next piece of a thinking block."""
         if block_id in self._started_texts:
             return self.block("append", "block.think.content", {"id": block_id, "think": {"content": content}})
@@ -131,6 +154,23 @@ class Turn:
         """Frame 23."""
         self.settle()
         return self.event({"message": {"id": self.answer.id, "status": COMPLETED}}, op="set", mask="message.status")
+
+    def heartbeat(self) -> bytes:
+        """An event without an offset."""
+        return HEARTBEAT
+
+    def raw(self, payload: bytes, *, last: bool = False) -> bytes:
+        """An envelope with any payload; `last` makes it a trailer."""
+        return envelopes.envelope(envelopes.END if last else envelopes.MESSAGE, payload)
+
+    def failed(self, refusal: refusals.Refusal) -> bytes:
+        """The trailer of a failure."""
+        return envelopes.trailer(refusal.error)
+
+    def refused(self, refusal: refusals.Refusal, **headers: str) -> HttpAnswer:
+        """Connect JSON with its status (frame 48)."""
+        status = refusals.STATUS_OF_CODE[refusal.code]
+        return HttpAnswer(status=status, body=orjson.dumps(refusal.error), headers=headers)
 
     def done(self) -> bytes:
         """Frame 25."""

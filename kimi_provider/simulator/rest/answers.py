@@ -122,6 +122,12 @@ def _spellings(turn: RestTurn, params: Params) -> Script:
         yield spelled(step)
 
 
+def _echo(turn: RestTurn, params: Params) -> Script:
+    yield from turn.opening()
+    yield turn.text(turn.call.text)
+    yield from turn.closing()
+
+
 def long_text(pieces: int, lines: int) -> str:
     """The whole long answer: numbered lines, so that a loss or a repetition shows."""
     total = pieces * lines
@@ -161,6 +167,7 @@ TABLE: tuple[Scenario[RestTurn], ...] = (
     Scenario(name="search_turn", description="search, thinking, cited answer, sources", play=_search_turn),
     Scenario(name="degraded", description="a plain answer: no such notice exists here", play=_degraded),
     Scenario(name="caret_citations", description="[^N^] marks, one split, one unresolvable", play=_caret_citations),
+    Scenario(name="echo", description="repeats the prompt", play=_echo),
     Scenario(name="echo_words", description="the req echo holds error words; the answer is fine", play=_echo_words),
     Scenario(name="unknown_things", description="unknown and ignorable events around text", play=_unknown_things),
     Scenario(

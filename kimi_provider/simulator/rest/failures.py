@@ -10,6 +10,8 @@ import functools
 from dataclasses import dataclass
 
 from ..playing import HttpAnswer, Script
+from ..scenario import passing
+from ..scenario.carried import carried, carried_row
 from ..scenario.row import Params, Scenario
 from .refusals import ACCOUNT_ABNORMAL, FORBIDDEN, OVERLOADED, PUSHING, TOKEN_INVALID, TOO_LONG, body_of
 from .turn import RestTurn
@@ -74,22 +76,11 @@ _NAMED = (
 
 
 def _play_named(row: _Named, turn: RestTurn, params: Params) -> Script:
-    if params.text("carrier") == "http":
-        yield HttpAnswer(status=row.status, body=body_of(row.error_type, row.text))
-        return
-    if params.text("after"):
-        yield from turn.opening()
-        yield turn.text(params.text("after"))
-    yield turn.error(row.error_type, row.text)
-
-
-def _row(row: _Named) -> Scenario[RestTurn]:
-    return Scenario(
-        name=row.name,
-        description=row.description,
-        play=functools.partial(_play_named, row),
-        params={"carrier": row.carrier, "after": ""},
-        choices={"carrier": ("trailer", "http")},
+    return carried(
+        turn,
+        params,
+        whole=lambda: HttpAnswer(status=row.status, body=body_of(row.error_type, row.text)),
+        last=lambda: turn.error(row.error_type, row.text),
     )
 
 
@@ -123,46 +114,8 @@ def _context_too_long(turn: RestTurn, params: Params) -> Script:
     yield turn.error(params.text("reason"), text)
 
 
-def _stale_token(turn: RestTurn, params: Params) -> Script:
-    account = turn.account
-    if account.stale_jti is None:
-        account.stale_jti = turn.jti
-        account.dead.add(turn.jti)
-        yield HttpAnswer(status=401, body=body_of(TOKEN_INVALID, _EXPIRED))
-        return
-    account.stale_jti = None
-    yield from _answered(turn, "Answered after a refresh.")
-
-
-def _rate_limited(turn: RestTurn, params: Params) -> Script:
-    headers = {"retry-after": str(params.count("retry_after_s"))}
-    yield HttpAnswer(status=429, body=body_of("request.rate_limited", "rate limited"), headers=headers)
-
-
-def _fail_times(turn: RestTurn, params: Params) -> Script:
-    failures, limit = turn.simulator.failures, params.count("n")
-    counted = f"{turn.account.sub}/{params.text('key')}"
-    failures[counted] += 1
-    if failures[counted] > limit:
-        del failures[counted]
-        yield from _answered(turn, f"Answered after {limit} failures.")
-        return
-    row = next((one for one in TABLE if one.name == params.text("how") != "fail_times"), None)
-    if row is None:
-        refused = body_of("request.invalid", f"fail_times can't fail as {params.text('how')!r}")
-        yield HttpAnswer(status=400, body=refused)
-        return
-    yield from row.play(turn, row.checked({}))
-
-
-def _answered(turn: RestTurn, text: str) -> Script:
-    yield from turn.opening()
-    yield turn.text(text)
-    yield from turn.closing()
-
-
 TABLE: tuple[Scenario[RestTurn], ...] = (
-    *map(_row, _NAMED),
+    *(carried_row(row.name, row.description, row.carrier, functools.partial(_play_named, row)) for row in _NAMED),
     Scenario(
         name="auth_trailer",
         description="HTTP 200 with the JSON body of a 401",
@@ -198,18 +151,6 @@ TABLE: tuple[Scenario[RestTurn], ...] = (
         params={"carrier": "trailer", "reason": TOO_LONG},
         choices={"carrier": ("trailer", "http", "exception")},
     ),
-    Scenario(
-        name="stale_token",
-        description="401 for this access token from now on; success with the next one",
-        play=_stale_token,
-    ),
-    Scenario(
-        name="rate_limited", description="HTTP 429 with Retry-After", play=_rate_limited, params={"retry_after_s": 3}
-    ),
-    Scenario(
-        name="fail_times",
-        description="fails n times for this account and key, then answers; how: another failure's name",
-        play=_fail_times,
-        params={"n": 2, "how": "overloaded_trailer", "key": ""},
-    ),
+    *passing.TABLE,
+    passing.fail_times_of(lambda: TABLE),
 )

@@ -48,6 +48,12 @@ def invalid(field: str, problem: str) -> RestRefusal:
 
 def translated(refusal: refusals.Refusal) -> RestRefusal:
     """What shared checks say, in the legacy words."""
-    if refusal.code == "unauthenticated":
-        return RestRefusal(TOKEN_INVALID, "the authorisation has expired", 401)
-    return RestRefusal("request.invalid", refusal.text, 400)
+    match refusal.code:
+        case "unauthenticated":
+            return RestRefusal(TOKEN_INVALID, "the authorisation has expired", 401)
+        case "resource_exhausted":
+            return RestRefusal("request.rate_limited", refusal.text, 429)
+        case "internal":
+            return RestRefusal(OVERLOADED, refusal.text, 500)
+        case _:
+            return RestRefusal("request.invalid", refusal.text, 400)

@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..scenario import CONNECT
+from ..scenario import CONNECT, timing
 from ..scenario.choosing import Table
-from ..scenario.timing import split_of
-from . import answers, cuts, failures, timing
+from . import answers, cuts, failures
 from .turn import RestTurn
 
 REST: Table[RestTurn] = Table(
     "rest",
-    (*answers.TABLE, *failures.TABLE, *cuts.TABLE, *timing.TABLE, split_of(lambda: REST.rows)),
+    (*answers.TABLE, *failures.TABLE, *cuts.TABLE, *timing.TABLE, timing.split_of(lambda: REST.rows)),
 )
 _TABLES: tuple[Table[Any], ...] = (CONNECT, REST)
 

@@ -6,17 +6,20 @@ exchange whichever way it came. A continued answer goes on in the message it was
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
 
 from ..accounts import Caller
 from ..chats import COMPLETED, GENERATING, Chat, CutAnswer, Message
+from ..playing import HttpAnswer
+from ..refusals import Refusal
 from ..state import Simulator
 from ..streams import RunningStream
 from ..tokens import new_xid
 from .call import RestCall
+from .refusals import EVENT_STREAM, translated
 
 
 def sse(value: dict[str, Any]) -> bytes:
@@ -29,8 +32,14 @@ def error_event(error_type: str, message: str) -> bytes:
     return sse({"event": "error", "error": {"error_type": error_type, "message": message, "detail": ""}})
 
 
+def _piece(content: str) -> bytes:
+    return sse({"event": "cmpl", "idx_s": 0, "idx_z": 0, "text": content, "view": "cmpl"})
+
+
 class RestTurn:
     """An answer to one completion."""
+
+    media_type = EVENT_STREAM
 
     def __init__(self, simulator: Simulator, caller: Caller, call: RestCall, chat: Chat, stream: RunningStream) -> None:
         self.simulator = simulator
@@ -94,7 +103,12 @@ class RestTurn:
     def text(self, content: str) -> bytes:
         """The next piece of the answer."""
         self._remember("1", "text", content)
-        return sse({"event": "cmpl", "idx_s": 0, "idx_z": 0, "text": content, "view": "cmpl"})
+        return _piece(content)
+
+    def repeating(self, content: str) -> Callable[[int], bytes]:
+        """A writer of `count` times the piece."""
+        piece = _piece(content)
+        return lambda count: piece * count
 
     def think(self, content: str, event: str = "k1") -> bytes:
         """The next piece of thinking."""
@@ -116,6 +130,18 @@ class RestTurn:
         if ends:
             yield self.event("all_done")
 
+    def heartbeat(self) -> bytes:
+        """Everything that says nothing: a comment, `ping` and `loading`."""
+        return b": keep-alive\n\n" + self.event("ping") + self.event("loading")
+
+    def raw(self, payload: bytes, *, last: bool = False) -> bytes:
+        """An event with any payload."""
+        return b"data: " + payload + b"\n\n"
+
+    def done(self) -> bytes:
+        """An event that some answers have before the last one."""
+        return self.event("done")
+
     def closing(self, *, name: str | None = None) -> Iterator[bytes]:
         """`rename` in a new chat, then the end."""
         self.settle()
@@ -129,6 +155,16 @@ class RestTurn:
         if self._answer is not None:
             self._answer.blocks[:] = [{"id": "1", "exception": {"error": {"reason": error_type}}}]
         return error_event(error_type, message)
+
+    def failed(self, refusal: Refusal) -> bytes:
+        """As `error`, of what both protocols refuse."""
+        told = translated(refusal)
+        return self.error(told.error_type, str(told))
+
+    def refused(self, refusal: Refusal, **headers: str) -> HttpAnswer:
+        """The same as JSON with a status."""
+        told = translated(refusal)
+        return HttpAnswer(status=told.status, body=told.body, headers=headers)
 
     def cancelled(self) -> Iterator[bytes]:
         """How an answer ends that Connect's CancelChat stopped."""

@@ -248,6 +248,14 @@ def _duplicate_offsets(turn: Turn, params: Params) -> Script:
     yield from turn.closing()
 
 
+def _echo(turn: Turn, params: Params) -> Script:
+    yield from turn.opening()
+    if turn.call.system_prompt:
+        yield turn.text(f"<system>{turn.call.system_prompt}</system>\n")
+    yield turn.text(turn.call.text)
+    yield from turn.closing()
+
+
 TABLE = (
     Scenario(name="search_turn", description="thinking, web search, cited answer (frames 01-26)", play=_search_turn),
     Scenario(name="native_tool", description="server-side Python, then text (27-34)", play=_native_tool),
@@ -277,6 +285,7 @@ TABLE = (
     Scenario(
         name="unknown_things", description="unknown payloads, blocks, ops and masks around text", play=_unknown_things
     ),
+    Scenario(name="echo", description="repeats the prompt, system prompt first in <system>", play=_echo),
     Scenario(name="echo_words", description="the user echo holds error words; the answer is fine", play=_echo_words),
     Scenario(name="message_ids", description="block.messageId, another message interleaved", play=_message_ids),
     Scenario(name="no_message_id", description="the assistant message has no id", play=_no_message_id),

@@ -10,9 +10,9 @@ from typing import Any
 
 from .. import envelopes, refusals
 from ..playing import Script
+from ..refusals import Refusal, violation
 from ..turn import Turn
-from . import named
-from .named import http_error
+from . import named, passing
 from .row import Params, Scenario
 
 RETRACT = "SEVERITY_BLOCK_RETRACT"
@@ -49,7 +49,7 @@ def _overloaded_trailer(turn: Turn, params: Params) -> Script:
         yield turn.text(params.text("after"))
     if params.count("done"):
         yield turn.done()
-    yield envelopes.trailer(refusals.connect_error("resource_exhausted", "overloaded", debug=debug))
+    yield turn.failed(Refusal("resource_exhausted", "overloaded", debug=debug))
 
 
 def _moderated(turn: Turn, params: Params) -> Script:
@@ -62,10 +62,10 @@ def _moderated(turn: Turn, params: Params) -> Script:
 
 def _context_too_long(turn: Turn, params: Params) -> Script:
     reason, text = params.text("reason"), "the conversation exceeds the context length"
-    error = refusals.connect_error("invalid_argument", text, debug={"reason": reason})
+    refusal = Refusal("invalid_argument", text, debug={"reason": reason})
     match params.text("carrier"):
         case "http":
-            yield http_error(error)
+            yield turn.refused(refusal)
         case "exception":
             yield from turn.opening()
             yield from _fail_in_block(turn, reason, text, before="", block_id="2")
@@ -73,11 +73,11 @@ def _context_too_long(turn: Turn, params: Params) -> Script:
             yield turn.done()
             yield envelopes.trailer()
         case _:
-            yield envelopes.trailer(error)
+            yield turn.failed(refusal)
 
 
 def _violations(turn: Turn, params: Params) -> Script:
-    yield http_error(refusals.violation(params.text("field"), "must not be empty").error)
+    yield turn.refused(violation(params.text("field"), "must not be empty"))
 
 
 def _event_exception(turn: Turn, params: Params) -> Script:
@@ -97,48 +97,7 @@ def _error_frame(turn: Turn, params: Params) -> Script:
     yield envelopes.trailer()
 
 
-def _stale_token(turn: Turn, params: Params) -> Script:
-    account = turn.account
-    if account.stale_jti is None:
-        account.stale_jti = turn.jti
-        account.dead.add(turn.jti)
-        yield http_error(refusals.unauthenticated().error)
-        return
-    # The gate only lets a token other than the dead one through, so this is the call after the refresh.
-    account.stale_jti = None
-    yield from turn.opening()
-    yield turn.text("Answered after a refresh.")
-    yield from turn.closing()
-
-
-def _rate_limited(turn: Turn, params: Params) -> Script:
-    error = refusals.connect_error("resource_exhausted", "rate limited")
-    yield http_error(error, **{"retry-after": str(params.count("retry_after_s"))})
-
-
-def _fail_times(turn: Turn, params: Params) -> Script:
-    simulator, limit = turn.simulator, params.count("n")
-    counted = f"{turn.account.sub}/{params.text('key')}"
-    simulator.failures[counted] += 1
-    if simulator.failures[counted] <= limit:
-        yield from _fail_as(turn, params.text("how"))
-        return
-    del simulator.failures[counted]
-    yield from turn.opening()
-    yield turn.text(f"Answered after {limit} failures.")
-    yield from turn.closing()
-
-
-def _fail_as(turn: Turn, name: str) -> Script:
-    row = next((one for one in TABLE if one.name == name and one.name != "fail_times"), None)
-    if row is None:
-        error = refusals.connect_error("invalid_argument", f"fail_times can't fail as {name!r}")
-        yield http_error(error)
-        return
-    yield from row.play(turn, row.checked({}))
-
-
-TABLE = (
+TABLE: tuple[Scenario[Turn], ...] = (
     *named.TABLE,
     Scenario(
         name="overloaded_after_text",
@@ -187,18 +146,6 @@ TABLE = (
         play=_error_frame,
         params={"after": ""},
     ),
-    Scenario(
-        name="stale_token",
-        description="401 for this access token from now on; success with the next one",
-        play=_stale_token,
-    ),
-    Scenario(
-        name="rate_limited", description="HTTP 429 with Retry-After", play=_rate_limited, params={"retry_after_s": 3}
-    ),
-    Scenario(
-        name="fail_times",
-        description="fails n times for this account and key, then answers; how: another failure's name",
-        play=_fail_times,
-        params={"n": 2, "how": "overloaded_trailer", "key": ""},
-    ),
+    *passing.TABLE,
+    passing.fail_times_of(lambda: TABLE),
 )

@@ -7,21 +7,14 @@ stream). `after` puts an opening and text before a trailer.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
-from .. import envelopes, refusals
-from ..playing import HttpAnswer, Script
+from ..playing import Script
+from ..refusals import Refusal
 from ..turn import Turn
-from .row import Params, Scenario
-
-
-def http_error(error: Mapping[str, Any], **headers: str) -> HttpAnswer:
-    """Connect JSON with its status (frame 48)."""
-    return HttpAnswer(status=refusals.STATUS_OF_CODE[error["code"]], body=orjson.dumps(error), headers=headers)
+from .carried import carried, carried_row
+from .row import Params
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,24 +88,10 @@ _NAMED = (
 
 
 def _play_named(row: _Named, turn: Turn, params: Params) -> Script:
-    error = refusals.connect_error(row.code, row.text, debug=row.debug)
-    if params.text("carrier") == "http":
-        yield http_error(error)
-        return
-    if params.text("after"):
-        yield from turn.opening()
-        yield turn.text(params.text("after"))
-    yield envelopes.trailer(error)
+    refusal = Refusal(row.code, row.text, debug=row.debug)
+    return carried(turn, params, whole=lambda: turn.refused(refusal), last=lambda: turn.failed(refusal))
 
 
-def _row(row: _Named) -> Scenario[Turn]:
-    return Scenario(
-        name=row.name,
-        description=row.description,
-        play=functools.partial(_play_named, row),
-        params={"carrier": row.carrier, "after": ""},
-        choices={"carrier": ("trailer", "http")},
-    )
-
-
-TABLE = tuple(_row(row) for row in _NAMED)
+TABLE = tuple(
+    carried_row(row.name, row.description, row.carrier, functools.partial(_play_named, row)) for row in _NAMED
+)

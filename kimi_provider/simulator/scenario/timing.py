@@ -1,107 +1,85 @@
-"""Answers whose point is time or volume: silence, pauses, floods, and chosen text in chosen pieces."""
+"""Answers whose point is time or volume, on either protocol: silence, pauses, floods, chosen text in chosen pieces."""
 
 from __future__ import annotations
 
-import struct
 import time
 from collections.abc import Callable, Mapping
 
-import orjson
-
 from ..playing import Pause, Script
-from ..turn import HEARTBEAT, Turn
 from .row import Params, Scenario, TurnT
+from .speaker import Speaker
 
 KEPT_CHARS = 65536
 
 
-def _heartbeats_only(turn: Turn, params: Params) -> Script:
+def _heartbeats_only(turn: Speaker, params: Params) -> Script:
     yield from turn.opening()
     while True:
-        yield HEARTBEAT
+        yield turn.heartbeat()
         yield Pause(seconds=params.number("every_s"))
 
 
-def _slow(turn: Turn, params: Params) -> Script:
+def _slow(turn: Speaker, params: Params) -> Script:
     yield from turn.opening()
     yield turn.text("Before the pause, ")
     left_s, every_s = params.number("pause_s"), params.number("heartbeat_s")
     while every_s and left_s > every_s:
         yield Pause(seconds=every_s)
-        yield HEARTBEAT
+        yield turn.heartbeat()
         left_s -= every_s
     yield Pause(seconds=left_s)
     yield turn.text("after the pause.")
     yield from turn.closing()
 
 
-def _hang_before_headers(turn: Turn, params: Params) -> Script:
+def _hang_before_headers(turn: Speaker, params: Params) -> Script:
     yield Pause(seconds=params.number("for_s") or None, before_headers=True)
     yield from _short(turn)
 
 
-def _hang_before_first_frame(turn: Turn, params: Params) -> Script:
+def _hang_before_first_frame(turn: Speaker, params: Params) -> Script:
     yield Pause(seconds=params.number("for_s") or None)
     yield from _short(turn)
 
 
-def _hang_mid_text(turn: Turn, params: Params) -> Script:
+def _hang_mid_text(turn: Speaker, params: Params) -> Script:
     yield from turn.opening()
     yield turn.text("Then silence")
     yield Pause(seconds=params.number("for_s") or None)
     yield from turn.closing()
 
 
-def _short(turn: Turn) -> Script:
+def _short(turn: Speaker) -> Script:
     yield from turn.opening()
     yield turn.text("Late, but here.")
     yield from turn.closing()
 
 
-def _fast(turn: Turn, params: Params) -> Script:
-    """Pre-encoded: only `eventOffset` differs between frames."""
+def _fast(turn: Speaker, params: Params) -> Script:
     yield from turn.opening()
     frames, chars, rate = params.count("frames"), params.count("chars"), params.number("rate")
     batch = max(1, params.count("batch"))
     content = ("benchmark " * (chars // 10 + 1))[:chars]
     yield turn.text("")
-    start = turn.offsets(frames)
-    head = b'{"op":"append","mask":"block.text.content","eventOffset":'
-    tail = b',"block":{"id":"1","text":{"content":' + orjson.dumps(content) + b"}}}"
-    fixed = len(head) + len(tail)
-    pack = struct.Struct(">BI").pack
+    pieces = turn.repeating(content)
     began_s = time.monotonic()
-    for first in range(start, start + frames, batch):
-        pieces: list[bytes] = []
-        for offset in range(first, min(first + batch, start + frames)):
-            number = b"%d" % offset
-            pieces += (pack(0, fixed + len(number)), head, number, tail)
-        yield b"".join(pieces)
+    for sent in range(0, frames, batch):
+        yield pieces(min(batch, frames - sent))
         if rate:
-            due_s = began_s + (first + batch - start) / rate
-            yield Pause(seconds=max(0.0, due_s - time.monotonic()))
+            yield Pause(seconds=max(0.0, began_s + (sent + batch) / rate - time.monotonic()))
     # Benchmarks ask for gigabytes; the chat keeps the beginning only.
     turn.answer.blocks[-1]["text"]["content"] = content * min(frames, 1 + KEPT_CHARS // max(1, chars))
     yield from turn.closing()
 
 
-def _say(turn: Turn, params: Params) -> Script:
+def _say(turn: Speaker, params: Params) -> Script:
     yield from turn.opening()
-    for block_id, name in (("2", "think"), ("3", "text")):
+    for name, write in (("think", turn.think), ("text", turn.text)):
         words, size = params.text(name), params.count("piece") or len(params.text(name)) or 1
         for at in range(0, len(words), size):
-            piece = words[at : at + size]
-            yield turn.text(piece, block_id) if name == "text" else turn.think(piece, block_id, "")
+            yield write(words[at : at + size])
             if params.number("every_s"):
                 yield Pause(seconds=params.number("every_s"))
-    yield from turn.closing()
-
-
-def _echo(turn: Turn, params: Params) -> Script:
-    yield from turn.opening()
-    if turn.call.system_prompt:
-        yield turn.text(f"<system>{turn.call.system_prompt}</system>\n")
-    yield turn.text(turn.call.text)
     yield from turn.closing()
 
 
@@ -131,7 +109,7 @@ def split_of(table: Callable[[], Mapping[str, Scenario[TurnT]]]) -> Scenario[Tur
     )
 
 
-TABLE = (
+TABLE: tuple[Scenario[Speaker], ...] = (
     Scenario(
         name="heartbeats_only",
         description="opening, then heartbeats for ever",
@@ -174,5 +152,4 @@ TABLE = (
         play=_say,
         params={"text": "Hello.", "think": "", "piece": 0, "every_s": 0.0},
     ),
-    Scenario(name="echo", description="repeats the prompt, system prompt first in <system>", play=_echo),
 )
