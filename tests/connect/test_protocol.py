@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -18,8 +16,9 @@ from kimi_provider.protocols.connect import ConnectProtocol
 from kimi_provider.protocols.connect.wire import chat_body
 from kimi_provider.settings import Settings
 from kimi_provider.upstream import Upstream
-from kimi_provider.web import Redirected, Session
+from kimi_provider.web import Redirected
 
+from ..loopback import NOT_FOUND, Server, http, listen, serving, session, turn
 from .frames import END, OPENING, UPSTREAM, env, golden, split, text
 
 pytestmark = pytest.mark.anyio
@@ -30,73 +29,8 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@dataclass
-class Server:
-    """Answers by path; keeps what it was asked."""
-
-    answers: dict[str, bytes | Callable[[asyncio.StreamWriter], Any]] = field(default_factory=dict)
-    default: bytes = b"HTTP/1.1 404 Not Found\r\ncontent-type: text/plain\r\ncontent-length: 9\r\n\r\nnot found"
-    seen: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
-    url: str = ""
-    closed_by_client: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                lines = head.decode().split("\r\n")
-                method, path, _ = lines[0].split(" ")
-                assert method == "POST"
-                headers = {k.lower(): v for k, _, v in (line.partition(": ") for line in lines[1:] if line)}
-                body = await reader.readexactly(int(headers["content-length"]))
-                self.seen.append((path, headers, body))
-                reply = self.answers.get(path, self.default)
-                if isinstance(reply, bytes):
-                    writer.write(reply)
-                    await writer.drain()
-                else:
-                    await reply(writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            self.closed_by_client.set()
-        finally:
-            writer.close()
-
-
-@asynccontextmanager
-async def serving(server: Server) -> AsyncIterator[Server]:
-    writers: list[asyncio.StreamWriter] = []
-
-    async def tracked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
-        await server.handle(reader, writer)
-
-    listener = await asyncio.start_server(tracked, "127.0.0.1", 0)
-    host, port = listener.sockets[0].getsockname()
-    server.url = f"http://{host}:{port}"
-    try:
-        yield server
-    finally:
-        listener.close()
-        # Clients keep their connections: end them here, or the collector does it with a warning.
-        for writer in writers:
-            writer.close()
-
-
-def http(body: bytes, status: str = "200 OK", kind: str = "application/json", more: str = "") -> bytes:
-    return f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n{more}\r\n".encode() + body
-
-
 def stream_of(body: bytes, kind: str = "application/connect+json") -> bytes:
     return http(body, kind=kind)
-
-
-def session(server: Server) -> Session:
-    return Session(access_token="tok", account="acct", base_url=server.url, device_id="7", traffic_id="u")
-
-
-def turn(seconds: float = 5, name: str = "kimi", **more: Any) -> Turn:
-    values: dict[str, Any] = {"thinking": False, "effort": None, "search": False, **more}
-    deadline = asyncio.get_running_loop().time() + seconds
-    return Turn(prompt="Hi", spec=UPSTREAM.resolve(name), deadline=deadline, **values)
 
 
 def protocol(**settings: Any) -> ConnectProtocol:
@@ -105,13 +39,15 @@ def protocol(**settings: Any) -> ConnectProtocol:
 
 async def ask(server: Server, asked: ConnectProtocol | None = None, **more: Any) -> list[Event]:
     events: list[Event] = []
-    async with aclosing((asked or protocol()).stream(turn(**more), session(server))) as batches:
-        async for batch in batches:
-            events += batch
+    await listen(asked or protocol(), server, events, **more)
     return merged(events)
 
 
-CHAT = UPSTREAM.connect.chat
+def post(path: str) -> str:
+    return f"POST {path}"
+
+
+CHAT = post(UPSTREAM.connect.chat)
 
 
 @pytest.mark.parametrize(("name", "wanted"), [("kimi", "Rain[1]."), ("kimi-silent", "Rain.")])
@@ -119,13 +55,13 @@ async def test_a_silent_model_says_no_marks(name: str, wanted: str) -> None:
     chunks = [{"id": "r1", "refIndex": "1", "base": {"url": "https://example.com/oslo"}}]
     refs = {"op": "append", "message": {"id": "m-asst", "refs": {"searchChunks": chunks}}}
     body = OPENING + env(refs) + env(text("Rain[^1^].")) + END
-    async with serving(Server({CHAT: stream_of(body)})) as server:
+    async with serving({CHAT: stream_of(body)}) as server:
         events = await ask(server, name=name)
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == wanted
 
 
 async def test_a_turn() -> None:
-    async with serving(Server({CHAT: stream_of(OPENING + env(text("Hi.")) + END)})) as server:
+    async with serving({CHAT: stream_of(OPENING + env(text("Hi.")) + END)}) as server:
         events = await ask(server)
         assert events == [
             ChatOpened(chat_id="c1"),
@@ -244,7 +180,7 @@ REFUSALS: list[tuple[bytes, type[errors.KimiError], str]] = [
 
 @pytest.mark.parametrize(("reply", "expected", "words"), REFUSALS)
 async def test_refusals(reply: bytes, expected: type[errors.KimiError], words: str) -> None:
-    async with serving(Server({CHAT: reply})) as server:
+    async with serving({CHAT: reply}) as server:
         with pytest.raises(errors.KimiError, match=words) as caught:
             await ask(server)
     assert type(caught.value) is expected
@@ -258,7 +194,7 @@ async def test_no_answer_at_all() -> None:
     async def hang_up(writer: asyncio.StreamWriter) -> None:
         writer.close()
 
-    async with serving(Server({CHAT: hang_up})) as server:
+    async with serving({CHAT: hang_up}) as server:
         with pytest.raises(errors.Unavailable) as caught:
             await ask(server)
     assert caught.value.account == "acct"
@@ -270,14 +206,9 @@ async def test_events_before_a_broken_connection_are_kept() -> None:
         writer.close()
 
     events: list[Event] = []
-
-    async def listen(server: Server) -> None:
-        async for batch in protocol().stream(turn(), session(server)):
-            events.extend(batch)
-
-    async with serving(Server({CHAT: cut})) as server:
+    async with serving({CHAT: cut}) as server:
         with pytest.raises(errors.ProtocolError):
-            await listen(server)
+            await listen(protocol(), server, events)
     assert events[-1] == TextDelta("Hi.")
 
 
@@ -289,7 +220,7 @@ async def test_heartbeats_do_not_keep_a_silent_answer_alive() -> None:
             await writer.drain()
             await asyncio.sleep(0.02)
 
-    async with serving(Server({CHAT: beat})) as server:
+    async with serving({CHAT: beat}) as server:
         with pytest.raises(errors.UpstreamTimeout):
             await ask(server, protocol(kimi_idle_timeout_s=0.2))
 
@@ -302,7 +233,7 @@ async def test_leaving_early_closes_the_connection() -> None:
             await writer.drain()
             await asyncio.sleep(0.01)
 
-    async with serving(Server({CHAT: endless})) as server:
+    async with serving({CHAT: endless}) as server:
         async with aclosing(protocol().stream(turn(), session(server))) as batches:
             async for batch in batches:
                 assert batch
@@ -310,10 +241,10 @@ async def test_leaving_early_closes_the_connection() -> None:
         await asyncio.wait_for(server.closed_by_client.wait(), 5)
 
 
-FIRST, SECOND = UPSTREAM.connect.delete_chat
+FIRST, SECOND = map(post, UPSTREAM.connect.delete_chat)
 UNKNOWN = [
     golden("c10-unimplemented-http"),
-    Server().default,
+    NOT_FOUND,
     http(b"", "405 Method Not Allowed", "text/plain"),
     http(b"", "501 Not Implemented", "text/plain"),
     http(b'{"code":"unimplemented"}', "404 Not Found"),
@@ -323,69 +254,69 @@ UNKNOWN = [
 @pytest.mark.parametrize("unknown", UNKNOWN)
 async def test_delete_tries_namespaces_and_remembers(unknown: bytes) -> None:
     answers: dict[str, Any] = {FIRST: unknown, SECOND: golden("c10-delete-chat-http")}
-    async with serving(Server(answers)) as server:
+    async with serving(answers) as server:
         asked = protocol()
         await asked.delete_chat(session(server), "c1")
         await asked.delete_chat(session(server), "c2")
-        assert [path for path, _, _ in server.seen] == [FIRST, SECOND, SECOND]
-        assert json.loads(server.seen[-1][2]) == {"chat_id": "c2"}
+        assert server.asked == [FIRST, SECOND, SECOND]
+        assert server.body(-1) == {"chat_id": "c2"}
         # The one that worked is gone: begin anew at the next call.
-        server.answers[SECOND] = unknown
-        server.answers[FIRST] = golden("c10-delete-chat-http")
+        server.answers[SECOND] = [unknown]
+        server.answers[FIRST] = [golden("c10-delete-chat-http")]
         with pytest.raises(errors.UpstreamError) as caught:
             await asked.delete_chat(session(server), "c3")
         assert caught.value.account == "acct"
         await asked.delete_chat(session(server), "c3")
-        assert server.seen[-1][0] == FIRST
+        assert server.asked[-1] == FIRST
 
 
 async def test_a_chat_that_is_gone_is_no_error() -> None:
     gone = http(b'{"code":"not_found","message":"chat not found"}', "404 Not Found")
-    async with serving(Server({FIRST: gone})) as server:
+    async with serving({FIRST: gone}) as server:
         asked = protocol()
         await asked.delete_chat(session(server), "c1")
         await asked.delete_chat(session(server), "c1")
-        assert [path for path, _, _ in server.seen] == [FIRST, FIRST]
+        assert server.asked == [FIRST, FIRST]
 
 
 async def test_other_failures_of_delete_are_raised() -> None:
-    async with serving(Server({FIRST: http(b'{"code":"internal"}', "500 Oops")})) as server:
+    async with serving({FIRST: http(b'{"code":"internal"}', "500 Oops")}) as server:
         with pytest.raises(errors.UpstreamError):
             await protocol().delete_chat(session(server), "c1")
         assert len(server.seen) == 1
 
 
 async def test_cancel() -> None:
-    path = UPSTREAM.connect.cancel_chat[0]
-    async with serving(Server({path: golden("c10-cancel-chat-http")})) as server:
+    path = post(UPSTREAM.connect.cancel_chat[0])
+    async with serving({path: golden("c10-cancel-chat-http")}) as server:
         await protocol().cancel_chat(session(server), "c1", "m1")
-        assert json.loads(server.seen[0][2]) == {"chat_id": "c1", "message_id": "m1"}
+        assert server.body(0) == {"chat_id": "c1", "message_id": "m1"}
 
 
 async def test_no_path_configured() -> None:
     connect = UPSTREAM.connect.model_copy(update={"cancel_chat": ()})
     upstream: Upstream = UPSTREAM.model_copy(update={"connect": connect})
-    async with serving(Server()) as server:
+    async with serving({}) as server:
         with pytest.raises(errors.UpstreamError, match="no path"):
             await ConnectProtocol(Settings(_env_file=None), upstream).cancel_chat(session(server), "c", "m")
 
 
 async def test_profile() -> None:
-    path = UPSTREAM.connect.current_user
-    async with serving(Server({path: golden("a7-current-user-http")})) as server:
+    path = post(UPSTREAM.connect.current_user)
+    async with serving({path: golden("a7-current-user-http")}) as server:
         got = await protocol().profile(session(server))
         assert got == Profile(user_id="cxq1user0000000000a0", region="REGION_OVERSEA")
         for body in (b"{}", b'{"user":[]}', b'{"user":{"id":5}}', b'{"user":{"id":""}}', b"[]", b"<html>"):
-            server.answers[path] = http(body)
+            server.answers[path] = [http(body)]
             with pytest.raises(errors.ProtocolError):
                 await protocol().profile(session(server))
-        server.answers[path] = CONNECT_401
+        server.answers[path] = [CONNECT_401]
         with pytest.raises(errors.CredentialError):
             await protocol().profile(session(server))
 
 
 async def test_models() -> None:
-    path = UPSTREAM.connect.available_models
+    path = post(UPSTREAM.connect.available_models)
     efforts = ("REASONING_EFFORT_LOW", "REASONING_EFFORT_HIGH", "REASONING_EFFORT_MAX")
     normal: dict[str, Any] = {
         "scenario": "SCENARIO_OK_COMPUTER",
@@ -393,7 +324,7 @@ async def test_models() -> None:
         "agent_mode": "TYPE_NORMAL",
         "efforts": efforts,
     }
-    async with serving(Server({path: golden("c8-models-http")})) as server:
+    async with serving({path: golden("c8-models-http")}) as server:
         assert await protocol().models(session(server)) == (
             LiveModel(
                 id="k2d6-chat",
@@ -414,11 +345,11 @@ async def test_models() -> None:
             ),
         )
         rows = [{"key": "k2d6", "reasoningEffortOptions": "x"}, {"id": 5}, {}, None, {"id": "a", "scenario": 5}]
-        server.answers[path] = http(json.dumps({"availableModels": rows}).encode())
+        server.answers[path] = [http(json.dumps({"availableModels": rows}).encode())]
         assert await protocol().models(session(server)) == (
             LiveModel(id="k2d6", key="k2d6", title="k2d6", scenario=""),
             LiveModel(id="a", key="a", title="a", scenario=""),
         )
-        server.answers[path] = http(b'{"availableModels":{}}')
+        server.answers[path] = [http(b'{"availableModels":{}}')]
         with pytest.raises(errors.ProtocolError, match="model list"):
             await protocol().models(session(server))

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -14,97 +10,19 @@ import pytest
 from kimi_provider import errors
 from kimi_provider.errors import KimiError
 from kimi_provider.events import ChatOpened, Event, Finished, TextDelta, merged
-from kimi_provider.protocols import Profile, Turn
+from kimi_provider.protocols import Profile
 from kimi_provider.protocols.rest import EndpointRetired, ResearchQuota, RestProtocol
 from kimi_provider.settings import Settings
 from kimi_provider.upstream import Upstream
-from kimi_provider.web import Session
 
+from ..loopback import Server, http, listen, serving, session, told, turn
 from .frames import END, REQ, RESP, UPSTREAM, error, frame, golden, text
 
 pytestmark = pytest.mark.anyio
 
-Talk = Callable[[asyncio.StreamWriter], Any]
-
-
-@dataclass
-class Server:
-    """Answers by method and path, in order, the last one again; keeps what it was asked."""
-
-    answers: dict[str, list[bytes | Talk]] = field(default_factory=dict)
-    seen: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
-    url: str = ""
-    closed_by_client: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                lines = head.decode().split("\r\n")
-                method, path, _ = lines[0].split(" ")
-                headers = {k.lower(): v for k, _, v in (line.partition(": ") for line in lines[1:] if line)}
-                body = await reader.readexactly(int(headers.get("content-length", "0")))
-                self.seen.append((f"{method} {path}", headers, body))
-                left = self.answers.get(f"{method} {path}") or [http(b"not found", "404 Not Found", "text/plain")]
-                reply = left.pop(0) if len(left) > 1 else left[0]
-                if isinstance(reply, bytes):
-                    writer.write(reply)
-                    await writer.drain()
-                else:
-                    await reply(writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            self.closed_by_client.set()
-        finally:
-            writer.close()
-
-    @property
-    def asked(self) -> list[str]:
-        return [call for call, _, _ in self.seen]
-
-    def body(self, number: int) -> Any:
-        return json.loads(self.seen[number][2])
-
-
-@asynccontextmanager
-async def serving(answers: dict[str, Any]) -> AsyncIterator[Server]:
-    server = Server({call: reply if isinstance(reply, list) else [reply] for call, reply in answers.items()})
-    writers: list[asyncio.StreamWriter] = []
-
-    async def tracked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
-        await server.handle(reader, writer)
-
-    listener = await asyncio.start_server(tracked, "127.0.0.1", 0)
-    host, port = listener.sockets[0].getsockname()
-    server.url = f"http://{host}:{port}"
-    try:
-        yield server
-    finally:
-        listener.close()
-        # Clients keep their connections: end them here, or the collector does it with a warning.
-        for writer in writers:
-            writer.close()
-
-
-def http(body: bytes, status: str = "200 OK", kind: str = "application/json", more: str = "") -> bytes:
-    return f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n{more}\r\n".encode() + body
-
-
-def told(value: Any, status: str = "200 OK", more: str = "") -> bytes:
-    return http(json.dumps(value).encode(), status, more=more)
-
 
 def sse(*frames: object) -> bytes:
     return http(b"".join(map(frame, frames)), kind="text/event-stream")
-
-
-def session(server: Server) -> Session:
-    return Session(access_token="tok", account="acct", base_url=server.url, device_id="7", traffic_id="u")
-
-
-def turn(seconds: float = 5, name: str = "kimi", **more: Any) -> Turn:
-    values: dict[str, Any] = {"thinking": False, "effort": None, "search": False, **more}
-    deadline = asyncio.get_running_loop().time() + seconds
-    return Turn(prompt="Hi", spec=UPSTREAM.resolve(name), deadline=deadline, **values)
 
 
 def protocol(upstream: Upstream = UPSTREAM, **values: Any) -> RestProtocol:
@@ -113,23 +31,15 @@ def protocol(upstream: Upstream = UPSTREAM, **values: Any) -> RestProtocol:
 
 async def ask(server: Server, asked: RestProtocol | None = None, **more: Any) -> list[Event]:
     events: list[Event] = []
-    async with aclosing((asked or protocol()).stream(turn(**more), session(server))) as batches:
-        async for batch in batches:
-            events += batch
+    await listen(asked or protocol(), server, events, **more)
     return merged(events)
 
 
 async def failing(server: Server, asked: RestProtocol | None = None, **more: Any) -> tuple[list[Event], KimiError]:
     events: list[Event] = []
-    try:
-        async with aclosing((asked or protocol()).stream(turn(**more), session(server))) as batches:
-            async for batch in batches:
-                events += batch
-    except KimiError as exc:
-        failure = exc
-    else:
-        pytest.fail(f"no error, but {events}")
-    return merged(events), failure
+    with pytest.raises(KimiError) as caught:
+        await listen(asked or protocol(), server, events, **more)
+    return merged(events), caught.value
 
 
 CREATE = "POST /api/chat"
@@ -208,26 +118,11 @@ async def test_closing_the_generator_closes_the_connection() -> None:
 
 
 async def test_one_connection_serves_create_and_answer() -> None:
-    connections = 0
-    counted: list[asyncio.StreamWriter] = []
     async with serving({CREATE: CREATED, ANSWER: HI}) as server:
-        handle = server.handle
-
-        async def counting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            nonlocal connections
-            connections += 1
-            counted.append(writer)
-            await handle(reader, writer)
-
-        listener = await asyncio.start_server(counting, "127.0.0.1", 0)
-        server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
         asked = protocol()
         for _ in range(3):
             await ask(server, asked)
-        assert connections == 1
-        listener.close()
-        for writer in counted:
-            writer.close()
+        assert server.connections == 1
 
 
 # --- answers cut at the output cap ---
