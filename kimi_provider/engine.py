@@ -1,4 +1,4 @@
-"""One answer from start to end: lease an account, send, stream, fail over, clean up.
+"""One answer from start to end: read files, lease an account, upload, send, stream, fail over, clean up.
 
 The only retry loop of the package is here, and it works only while the caller has seen nothing but notices: a stream
 that has begun either ends well or with a typed error. Knows accounts and protocols by their interface, nothing of
@@ -8,48 +8,35 @@ LiteLLM and nothing of wire formats.
 from __future__ import annotations
 
 import asyncio
-import atexit
-import concurrent.futures
-import functools
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from .accounts import Account, Lease, Pool, TokenKeeper
-from .errors import BadRequest, ContextTooLong, CredentialError, KimiError, UpstreamTimeout
+from .accounts import Account, Pool, TokenKeeper
+from .attachments import Attachments, Uploads
+from .errors import (
+    BadRequest,
+    ContentFiltered,
+    ContextTooLong,
+    CredentialError,
+    KimiError,
+    NotFound,
+    PermissionRefused,
+    UpstreamTimeout,
+)
 from .events import ChatOpened, Event, Finished, FinishReason, Notice, TextDelta, ThinkingDelta, Usage
-from .loops import background
-from .protocols import ChatProtocol, LiveModel, Profile, Turn
-from .protocols.connect import ConnectProtocol
+from .protocols import ChatProtocol, EndpointRetired, LiveModel, Profile, Turn
+from .protocols.generations import Generations
 from .request import ChatRequest
 from .settings import Settings
 from .shaping import estimate_tokens
+from .tidying import OpenedChat, Tidier
 from .transcript import Prompt, TranscriptGuard, flatten
 from .upstream import ModelSpec, Upstream
 from .web import Session
 
 log = logging.getLogger(__name__)
-
-#: Time for the calls that tidy up behind an answer.
-_TIDY_TIMEOUT_S = 20.0
-_CANCEL_TIMEOUT_S = 5.0
-
-#: Calls that tidy up now, so that a script which ends with its answer waits for them a moment.
-_tidying: set[concurrent.futures.Future[None]] = set()
-#: The same on an engine's `home`; a loop itself keeps no hold of its tasks.
-_tidying_at_home: set[asyncio.Task[None]] = set()
-_EXIT_PATIENCE_S = 3.0
-
-
-@atexit.register
-def _finish_tidying() -> None:
-    concurrent.futures.wait(set(_tidying), timeout=_EXIT_PATIENCE_S)
-
-
-def protocols(settings: Settings, upstream: Upstream) -> tuple[ChatProtocol, ...]:
-    """Every protocol there is, best first."""
-    return (ConnectProtocol(settings, upstream),)
 
 
 class KimiEngine:
@@ -60,10 +47,9 @@ class KimiEngine:
         self.upstream = upstream
         self.keeper = TokenKeeper(settings, upstream)
         self.pool = Pool.from_settings(settings, upstream)
-        self._protocol = protocols(settings, upstream)[0]
-        #: A loop that lasts as long as the process, such as a proxy's, if there is one: what tidies up behind its
-        #: answers stays on it. A second thread beside a busy loop costs several times the calls it makes.
-        self.home: asyncio.AbstractEventLoop | None = None
+        self.tidier = Tidier(settings, self.keeper)
+        self._generations = Generations.from_settings(settings, upstream)
+        self._uploads = Uploads(settings, upstream)
 
     @classmethod
     def from_environment(cls) -> KimiEngine:
@@ -75,46 +61,56 @@ class KimiEngine:
         """Events of one answer; `Usage` and `Finished` come last. Raises KimiError."""
         loop = asyncio.get_running_loop()
         spec = self.upstream.resolve(request.model)
-        prompt = flatten(request.messages)
-        prompt_tokens = estimate_tokens(prompt.text)
-        if prompt_tokens > spec.context_tokens:
-            raise ContextTooLong(
-                f"The conversation has about {prompt_tokens} tokens; {request.model} takes {spec.context_tokens}"
-            )
         allowed_s = min(self.settings.kimi_timeout_s, request.timeout_s or self.settings.kimi_timeout_s)
-        turn = _turn(request, spec, prompt, loop.time() + allowed_s)
-        course = _Course(only=self.pool.account_for(request.credential) if request.credential else None)
-        while True:
-            progress = _Progress()
-            async with self.pool.lease(
-                only=course.sticky or course.only,
-                exclude=course.passed_over,
-                timeout_s=max(0.0, min(self.settings.kimi_queue_timeout_s, turn.deadline - loop.time())),
-                scope=spec.scenario,
-            ) as lease:
-                account = lease.account
-                try:
-                    progress.session = await self._session(account, course.rejected.get(account.id), turn.deadline)
-                    async with aclosing(self._stream(turn, prompt, progress)) as events:
-                        async for event in events:
-                            yield event
-                    yield progress.usage(prompt_tokens)
-                    yield Finished(reason=progress.reason)
-                    return
-                except KimiError as exc:
-                    failure = exc
-                    if progress.emitted or not course.refresh_next(failure, account, progress.session):
-                        lease.report(failure)
-                finally:
-                    self._tidy_up(lease, progress)
-            if progress.emitted:
-                raise failure
-            another = self.pool.has_other({*course.passed_over, account.id}, scope=spec.scenario)
-            pause_s = course.pause_before_next_s(failure, account, another, self.upstream.retry.backoff_s)
-            if pause_s is None or loop.time() + pause_s >= turn.deadline:
-                raise failure
-            log.info("account %s: %s; trying again in %.1f s", account.short_id, failure.code, pause_s)
-            await asyncio.sleep(pause_s)
+        deadline = loop.time() + allowed_s
+        async with self._uploads.open(request.messages, deadline) as files:
+            prompt = flatten(request.messages, files.labels)
+            prompt_tokens = estimate_tokens(prompt.text)
+            if prompt_tokens > spec.context_tokens:
+                raise ContextTooLong(
+                    f"The conversation has about {prompt_tokens} tokens; {request.model} takes {spec.context_tokens}"
+                )
+            turn = _turn(request, spec, prompt, deadline)
+            course = _Course(only=self.pool.account_for(request.credential) if request.credential else None)
+            while True:
+                progress = _Progress()
+                async with self.pool.lease(
+                    only=course.sticky or course.only,
+                    exclude=course.passed_over,
+                    timeout_s=max(0.0, min(self.settings.kimi_queue_timeout_s, deadline - loop.time())),
+                    limit=self._max_streams(self._generations.choose(spec)),
+                    scope=spec.scenario,
+                ) as lease:
+                    account = lease.account
+                    try:
+                        progress.protocol = protocol = self._generations.choose(spec, opaque=account.opaque)
+                        progress.session = await self._session(account, course.rejected.get(account.id), deadline)
+                        brought = await self._uploads.bring(
+                            files, protocol, progress.session, owner=account.id, deadline=deadline
+                        )
+                        progress.remembered_files = brought.remembered
+                        attempt = replace(turn, files=brought.files)
+                        async with aclosing(self._stream(attempt, prompt, progress)) as events:
+                            async for event in events:
+                                yield event
+                        yield progress.usage(prompt_tokens)
+                        yield Finished(reason=progress.reason)
+                        return
+                    except KimiError as exc:
+                        failure = self._noted(exc, account, progress)
+                        if progress.emitted or not self._mended(failure, account, progress, course, turn, files):
+                            lease.report(failure)
+                    finally:
+                        if (chat := progress.opened) is not None:
+                            self.tidier.tidy_up(lease, chat)
+                if progress.emitted:
+                    raise failure
+                another = self.pool.has_other({*course.passed_over, account.id}, scope=spec.scenario)
+                pause_s = course.pause_before_next_s(failure, account, another, self.upstream.retry.backoff_s)
+                if pause_s is None or loop.time() + pause_s >= deadline:
+                    raise failure
+                log.info("account %s: %s; trying again in %.1f s", account.short_id, failure.code, pause_s)
+                await asyncio.sleep(pause_s)
 
     async def check(self, credential: str | None = None) -> Profile:
         """Prove a credential (or the pool's next account) without a prompt (protocol A.7). Raises KimiError."""
@@ -122,15 +118,62 @@ class KimiEngine:
 
     async def check_account(self, account: Account) -> Profile:
         """Prove an account's token without a prompt; a refused one gets its one refresh. Raises KimiError."""
+        protocol = self._generations.any(opaque=account.opaque)
         session = await self.keeper.session(account)
         try:
-            return await self._protocol.profile(session)
+            return await protocol.profile(session)
+        except EndpointRetired:
+            self._generations.retire(protocol)
+            other = self._generations.any(opaque=account.opaque)
+            if other is protocol:
+                raise
+            return await other.profile(session)
         except CredentialError:
-            return await self._protocol.profile(await self.keeper.session(account, rejected=session.access_token))
+            return await protocol.profile(await self.keeper.session(account, rejected=session.access_token))
 
     async def models(self) -> tuple[LiveModel, ...]:
-        """What the service offers the pool's next account now. Raises KimiError."""
-        return await self._protocol.models(await self.keeper.session(self.pool.next_account()))
+        """What the service offers the pool's next account; none over a protocol without a list. Raises KimiError."""
+        account = self.pool.next_account()
+        protocol = self._generations.any(opaque=account.opaque)
+        return await protocol.models(await self.keeper.session(account))
+
+    def _max_streams(self, protocol: ChatProtocol) -> int:
+        return min(self.settings.kimi_max_streams, protocol.max_streams or self.settings.kimi_max_streams)
+
+    def _noted(self, failure: KimiError, account: Account, progress: _Progress) -> KimiError:
+        """Remember a generation that is gone; with it goes an account that no other one takes."""
+        if not isinstance(failure, EndpointRetired) or progress.protocol is None:
+            return failure
+        self._generations.retire(progress.protocol)
+        if not account.opaque:
+            return failure
+        return PermissionRefused(
+            "The account's old refresh token opens Kimi's REST protocol only, which seems to be taken down",
+            account=account.short_id,
+            cure="Log in again and give the account's new refresh_token.",
+        )
+
+    def _mended(
+        self,
+        failure: KimiError,
+        account: Account,
+        progress: _Progress,
+        course: _Course,
+        turn: Turn,
+        files: Attachments,
+    ) -> bool:
+        """Whether the next attempt goes to the same account, because what failed there can be done otherwise."""
+        course.sticky = None
+        protocol = progress.protocol
+        if protocol is None:
+            return False
+        if isinstance(failure, EndpointRetired):
+            course.left.add(protocol.name)
+            return course.stay(account, self._generations.choose(turn.spec).name not in course.left)
+        if progress.remembered_files and _about_a_file(failure):
+            # What we remember of the account may be gone from it.
+            return course.stay(account, self._uploads.forget(files, protocol, owner=account.id))
+        return course.refresh_next(failure, account, progress.session)
 
     async def _session(self, account: Account, rejected: str | None, deadline: float) -> Session:
         """A session, as long as the call may last: a refresh that takes longer goes on for the next caller."""
@@ -145,8 +188,9 @@ class KimiEngine:
     async def _stream(self, turn: Turn, prompt: Prompt, progress: _Progress) -> AsyncGenerator[Event, None]:
         """Events of one attempt that callers see, noted in `progress`."""
         assert progress.session is not None
+        assert progress.protocol is not None
         guard = TranscriptGuard() if prompt.guarded else None
-        async with aclosing(self._protocol.stream(turn, progress.session)) as batches:
+        async with aclosing(progress.protocol.stream(turn, progress.session)) as batches:
             async for batch in batches:
                 for event in batch:
                     match event:
@@ -169,70 +213,15 @@ class KimiEngine:
         if guard is not None and progress.note(rest := TextDelta(guard.close())):
             yield rest
 
-    def _tidy_up(self, lease: Lease, progress: _Progress) -> None:
-        """Stop a generation that nobody reads any more, and remove the chat we opened (protocol E.6, E.8)."""
-        if progress.chat_id is None:
-            return
-        if progress.complete and self.settings.kimi_keep_chats:
-            return
-        # The service counts an abandoned answer as running until it is cancelled: so do we.
-        give_back = (lambda: None) if progress.complete else lease.hand_over()
-        if self.home is None or self.home is not _running_loop():
-            self._tidy_up_elsewhere(lease.account, progress, give_back)
-            return
-        task = self.home.create_task(self._leave_nothing_behind(lease.account, progress, give_back))
-        _tidying_at_home.add(task)
-        task.add_done_callback(functools.partial(self._came_home, lease.account, progress, give_back))
-
-    def _came_home(
-        self, account: Account, progress: _Progress, give_back: Callable[[], None], task: asyncio.Task[None]
-    ) -> None:
-        _tidying_at_home.discard(task)
-        if task.cancelled():  # the process ends, and the loop first
-            self._tidy_up_elsewhere(account, progress, give_back)
-
-    def _tidy_up_elsewhere(self, account: Account, progress: _Progress, give_back: Callable[[], None]) -> None:
-        # On a loop of its own: the caller may be leaving, and its loop with it.
-        _tidying.add(work := background().submit(self._leave_nothing_behind(account, progress, give_back)))
-        work.add_done_callback(_tidying.discard)
-
-    async def _leave_nothing_behind(self, account: Account, progress: _Progress, give_back: Callable[[], None]) -> None:
-        assert progress.chat_id is not None
-        try:
-            async with asyncio.timeout(_TIDY_TIMEOUT_S):
-                # A new session: the token that began a long answer may have expired since (protocol E.9).
-                try:
-                    session = await self.keeper.session(account)
-                    if not progress.complete and progress.message_id is not None:
-                        await self._cancel(session, progress.chat_id, progress.message_id)
-                finally:
-                    give_back()
-                if not self.settings.kimi_keep_chats:
-                    await self._protocol.delete_chat(session, progress.chat_id)
-        except (KimiError, TimeoutError) as exc:
-            log.warning("account %s: a chat could not be removed (%s)", account.short_id, type(exc).__name__)
-
-    async def _cancel(self, session: Session, chat_id: str, message_id: str) -> None:
-        """Best effort, and soon: a slot waits for it."""
-        try:
-            async with asyncio.timeout(_CANCEL_TIMEOUT_S):
-                await self._protocol.cancel_chat(session, chat_id, message_id)
-        except (KimiError, TimeoutError) as exc:
-            log.debug("account %s: an answer was not cancelled (%s)", session.account, type(exc).__name__)
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
 
 @dataclass(slots=True)
 class _Progress:
     """What one attempt has brought so far."""
 
+    protocol: ChatProtocol | None = None
     session: Session | None = None
+    #: Files were named that the account got with an earlier request.
+    remembered_files: bool = False
     chat_id: str | None = None
     message_id: str | None = None
     reason: FinishReason = "stop"
@@ -242,6 +231,15 @@ class _Progress:
     emitted: bool = False
     text: list[str] = field(default_factory=list)
     thinking: list[str] = field(default_factory=list)
+
+    @property
+    def opened(self) -> OpenedChat | None:
+        """The chat this attempt made, if it did."""
+        if self.protocol is None or self.chat_id is None:
+            return None
+        return OpenedChat(
+            protocol=self.protocol, chat_id=self.chat_id, message_id=self.message_id, complete=self.complete
+        )
 
     def note(self, event: Event) -> bool:
         """Keep what usage is estimated from; False when there is nothing to show."""
@@ -272,8 +270,10 @@ class _Course:
     """Where the fail-over loop stands."""
 
     only: Account | None
-    #: The account whose token is being refreshed: the next attempt goes to it.
+    #: The account that gets the next attempt, whatever is excluded.
     sticky: Account | None = None
+    #: Generations that said they are gone.
+    left: set[str] = field(default_factory=set)
     passed_over: set[str] = field(default_factory=set)
     #: Access tokens that the service refused, by account.
     rejected: dict[str, str] = field(default_factory=dict)
@@ -281,12 +281,15 @@ class _Course:
 
     def refresh_next(self, failure: KimiError, account: Account, session: Session | None) -> bool:
         """Whether a refused access token gets its one refresh (protocol B.6, C.11)."""
-        self.sticky = None
         if not isinstance(failure, CredentialError) or session is None or account.id in self.rejected:
             return False
         self.rejected[account.id] = session.access_token
-        self.sticky = account
-        return True
+        return self.stay(account)
+
+    def stay(self, account: Account, stays: bool = True) -> bool:
+        """The next attempt goes to `account`, if it `stays`; which is returned."""
+        self.sticky = account if stays else None
+        return stays
 
     def pause_before_next_s(
         self, failure: KimiError, account: Account, another: bool, backoff_s: tuple[float, ...]
@@ -302,6 +305,11 @@ class _Course:
             self.retries += 1
             return backoff_s[self.retries - 1]
         return None
+
+
+def _about_a_file(failure: KimiError) -> bool:
+    """Whether a refused request may be about a file it names; nothing says so for sure (protocol C.9)."""
+    return isinstance(failure, BadRequest | NotFound) and not isinstance(failure, ContentFiltered | ContextTooLong)
 
 
 def thinks(request: ChatRequest, spec: ModelSpec) -> bool:

@@ -96,13 +96,6 @@ def _file_host(entry: str) -> str:
     return str(network)
 
 
-def _available(protocol: str) -> str:
-    # The room is built; the engine does not choose it yet. To answer over another protocol unasked would be a lie.
-    if protocol == "rest":
-        raise ValueError("rest can't be chosen yet; use auto or connect")
-    return protocol
-
-
 Origin = Annotated[str, AfterValidator(_origin)]
 #: `NAME=` in a .env file means none, not the current folder.
 OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
@@ -119,7 +112,7 @@ class Settings(BaseSettings):
     kimi_token: SecretStr | None = None
     kimi_base_url: Origin = "https://www.kimi.com"
     kimi_auth_url: Origin = "https://auth.kimi.com"
-    kimi_protocol: Annotated[Literal["auto", "connect", "rest"], AfterValidator(_available)] = "auto"
+    kimi_protocol: Literal["auto", "connect", "rest"] = "auto"
     kimi_state_url: str | None = None
     kimi_upstream_file: OptionalPath = None
     kimi_headers: Headers = Field(default_factory=dict)

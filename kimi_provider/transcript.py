@@ -1,18 +1,19 @@
 """A history as the one message that the service takes, and a guard against it being continued.
 
 The service reads a single user message per call (protocol E.1). A lone user message goes as it is; anything longer
-becomes a transcript with the system text first and a header line per turn (protocol E.2). A model that sees a
-transcript sometimes writes the next user turn itself: `TranscriptGuard` ends the answer there.
+becomes a transcript with the system text first and a header line per turn (protocol E.2). Files follow the text, so a
+line in the transcript stands where each was. A model that sees a transcript sometimes writes the next user turn itself:
+`TranscriptGuard` ends the answer there.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .errors import BadRequest
-from .request import FilePart, Message
+from .request import FilePart, Message, TextPart
 
 USER = "[USER]"
 ASSISTANT = "[ASSISTANT]"
@@ -35,39 +36,42 @@ class Prompt:
     guarded: bool
 
 
-def flatten(messages: Sequence[Message]) -> Prompt:
-    """Join `messages`. Raises BadRequest when there is nothing to answer or a part can't be sent."""
-    for number, message in enumerate(messages, start=1):
-        for part in message.parts:
-            if isinstance(part, FilePart):
-                raise BadRequest(
-                    f"Message {number} holds {'an image' if part.kind == 'image' else 'a file'}, "
-                    "which this version can't send to Kimi",
-                    cure="Send text only, or route such requests to another provider.",
-                )
-    system = "\n\n".join(m.text for m in messages if m.role == "system" and m.text.strip())
-    turns = [m for m in messages if m.role != "system" and (m.role == "tool" or m.text.strip() or m.tool_calls)]
-    if not any(m.text.strip() or m.tool_calls for m in turns):
+def flatten(messages: Sequence[Message], labels: Mapping[FilePart, str] | None = None) -> Prompt:
+    """Join `messages`; `labels` name their files. Raises BadRequest when there is nothing to answer."""
+    texts = [_text(message, labels or {}) for message in messages]
+    system = "\n\n".join(text for m, text in zip(messages, texts, strict=True) if m.role == "system" and text.strip())
+    turns = [
+        (m, text)
+        for m, text in zip(messages, texts, strict=True)
+        if m.role != "system" and (m.role == "tool" or text.strip() or m.tool_calls)
+    ]
+    if not any(text.strip() or m.tool_calls for m, text in turns):
         raise BadRequest("The messages hold no text to answer", cure="Add a user message with text.")
-    if len(turns) == 1 and turns[0].role == "user":
-        text = f"{system}\n\n{turns[0].text}" if system else turns[0].text
-        return Prompt(text=text, guarded=False)
+    if len(turns) == 1 and turns[0][0].role == "user":
+        alone = turns[0][0].text if turns[0][0].text.strip() else turns[0][1]
+        return Prompt(text=f"{system}\n\n{alone}" if system else alone, guarded=False)
     blocks = [system] if system else []
     blocks.append(_INTRODUCTION)
-    blocks.extend(_block(message) for message in turns)
+    blocks.extend(_block(message, text) for message, text in turns)
     blocks.append(ASSISTANT)
     return Prompt(text="\n\n".join(blocks), guarded=True)
 
 
-def _block(message: Message) -> str:
+def _text(message: Message, labels: Mapping[FilePart, str]) -> str:
+    """The parts of `message`, a line in the place of each file."""
+    lines = (part.text if isinstance(part, TextPart) else f"[{labels[part]}]" for part in message.parts)
+    return "\n".join(lines)
+
+
+def _block(message: Message, text: str) -> str:
     match message.role:
         case "assistant":
             calls = [f"(called {call.name} with {call.arguments})" for call in message.tool_calls]
-            return "\n".join([ASSISTANT, *([message.text] if message.text else []), *calls])
+            return "\n".join([ASSISTANT, *([text] if text else []), *calls])
         case "tool":
-            return f"{TOOL}\n{message.text}"
+            return f"{TOOL}\n{text}"
         case _:
-            return f"{USER}\n{message.text}"
+            return f"{USER}\n{text}"
 
 
 class TranscriptGuard:

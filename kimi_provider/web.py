@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any, ClassVar, Protocol
+from typing import Any, BinaryIO, ClassVar, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -38,6 +38,9 @@ _HTTPX_CLOSED = (httpx.NetworkError, httpx.RemoteProtocolError)
 
 #: Largest answer to a unary call that is read.
 MAX_REPLY_BYTES = 8 * 1024 * 1024
+
+#: As httpx reads the files of a form.
+_PIECE_BYTES = 64 * 1024
 
 #: The end of the body follows the last frame at once or never; only a connection that was read to it is used again.
 _BODY_END_S = 0.05
@@ -96,6 +99,22 @@ class Decoder(Protocol):
         """The connection ended, or the grace after `done` ran out. Raises ProtocolError when that is too early."""
 
 
+class Sendable(Protocol):
+    """A file to send: `name` and `media_type` are safe for headers."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def media_type(self) -> str: ...  # noqa: D102
+
+    @property
+    def size_bytes(self) -> int: ...  # noqa: D102
+
+    def open(self) -> BinaryIO:
+        """A new reader at the first byte; close it."""
+
+
 class Web:
     """Calls to the service from one event loop. Get it with `Web.current`."""
 
@@ -130,17 +149,21 @@ class Web:
         *,
         headers: Mapping[str, str],
         json: Any = None,
+        form: Sendable | None = None,
+        file: Sendable | None = None,
         timeout_s: float,
     ) -> Reply:
-        """One unary call. Raises Unavailable, UpstreamTimeout, Redirected, UpstreamError (oversized)."""
+        """One unary call; its body is `json`, or `form` as the part "file" of a form, or the bytes of `file`.
+
+        Raises Unavailable, UpstreamTimeout, Redirected, UpstreamError (oversized).
+        """
         if timeout_s <= 0:
             raise UpstreamTimeout(f"No time was left to ask {host_of(url)}")
-        content = None if json is None else orjson.dumps(json)
-        sent = {**headers, "content-type": "application/json"} if content is not None else dict(headers)
         try:
             async with (
+                _body(json, form, file) as (kind, body_of_call),
                 asyncio.timeout(timeout_s),
-                self._client.stream(method, url, headers=sent, content=content) as got,
+                self._client.stream(method, url, headers={**headers, **kind}, **body_of_call) as got,
             ):
                 refuse_redirect(got.status_code, url, got.headers.get("location"))
                 body = bytearray()
@@ -176,6 +199,30 @@ class Web:
             yield response
         finally:
             await response.aclose()
+
+
+@asynccontextmanager
+async def _body(
+    json: Any, form: Sendable | None, file: Sendable | None
+) -> AsyncIterator[tuple[dict[str, str], dict[str, Any]]]:
+    """Headers and httpx's arguments for the body of a call."""
+    if json is not None:
+        yield {"content-type": "application/json"}, {"content": orjson.dumps(json)}
+    elif form is not None:
+        with form.open() as reader:
+            yield {}, {"files": {"file": (form.name, reader, form.media_type)}}
+    elif file is not None:
+        with file.open() as reader:
+            # Stores behind signed addresses want the length ahead, and no chunks.
+            kind = {"content-type": file.media_type, "content-length": str(file.size_bytes)}
+            yield kind, {"content": _pieces(reader)}
+    else:
+        yield {}, {}
+
+
+async def _pieces(reader: BinaryIO) -> AsyncIterator[bytes]:
+    while piece := reader.read(_PIECE_BYTES):
+        yield piece
 
 
 def _client(upstream: Upstream) -> httpx.AsyncClient:

@@ -231,6 +231,12 @@ class Account:
         pair = self.tokens.pair
         return Credential.of(refresh=pair.refresh, access=pair.access)
 
+    @property
+    def opaque(self) -> bool:
+        """Whether it has an old refresh token, which opens the REST generation only (protocol A.6)."""
+        refresh = self.tokens.pair.refresh
+        return refresh is not None and claims_of(refresh) is None
+
     def adopt(self, credential: Credential) -> bool:
         """Take a credential given later for the same account; True when it brought something new.
 

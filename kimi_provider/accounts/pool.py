@@ -362,7 +362,8 @@ class Pool:
                 at,
             )
             for at, (account, state) in enumerate(open_)
-            if account not in reserved and self._load(account).running < limit
+            # Its one generation refuses a second answer (protocol E.7).
+            if account not in reserved and self._load(account).running < (1 if account.opaque else limit)
         ]
         return open_[min(free)[-1]][0] if free else tuple(account for account, _ in open_)
 

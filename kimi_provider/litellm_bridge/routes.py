@@ -42,7 +42,7 @@ def start_up(handler: KimiLLM, limits: list[str], provider: str) -> None:
     redact_logs(map(logging.getLogger, (*_HOST_LOGGERS, *_SERVER_LOGGERS)))
     engine = handler.engine()
     with suppress(RuntimeError):  # no loop runs yet: then tidying stays in the background
-        engine.home = asyncio.get_running_loop()
+        engine.tidier.home = asyncio.get_running_loop()
     for hint in _missing_credentials(provider, shared=bool(engine.pool.accounts)):
         log.warning("kimi-provider: %s", hint)
     for limit in [*limits, *_tell_retry_after()]:

@@ -1,29 +1,55 @@
 """What every generation of the service's protocol offers, and the list of them.
 
 A protocol turns one `Turn` into events and knows neither accounts nor retries. A third protocol is one folder beside
-`connect` and one line in `engine.protocols`.
+`connect` and one line in `generations`.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
-from typing import Final, Protocol
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Protocol
 
+from ..errors import UpstreamError
 from ..events import Event
 from ..upstream import ModelSpec
-from ..web import Session
+from ..web import Sendable, Session
 
 #: A unary call that takes longer is of no use to anyone who waits for it.
 UNARY_TIMEOUT_S: Final = 30.0
+
+
+class EndpointRetired(UpstreamError):
+    """The service no longer has a call of this generation: use another protocol, now and later."""
+
+    another_account = False
+    try_again = False
+
+
+class FileToUpload(Sendable, Protocol):
+    """A caller's file, as `files` hands it out."""
+
+    @property
+    def kind(self) -> Literal["image", "file"]: ...  # noqa: D102
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UploadedFile:
+    """A file that the account holds and the service has read; `detail` is all the service said of it."""
+
+    id: str
+    name: str
+    size_bytes: int
+    detail: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Turn:
     """One message to the service.
 
-    `effort` is the service's own value (`REASONING_EFFORT_LOW`) or None. `chat_id` and `parent_id` continue a chat
-    (protocol E.1); without them a new one is opened. `deadline` is in loop time.
+    `effort` is the service's own value (`REASONING_EFFORT_LOW`) or None. `files` were uploaded to the same account over
+    the same protocol. `chat_id` and `parent_id` continue a chat (protocol E.1); without them a new one is opened.
+    `deadline` is in loop time.
     """
 
     prompt: str
@@ -32,6 +58,7 @@ class Turn:
     effort: str | None
     search: bool
     deadline: float
+    files: tuple[UploadedFile, ...] = ()
     chat_id: str | None = None
     parent_id: str | None = None
 
@@ -58,12 +85,32 @@ class Profile:
 
 
 class ChatProtocol(Protocol):
-    """Chat over one protocol. Every method raises KimiError only."""
+    """Chat over one protocol. Every method raises KimiError only.
 
-    name: str
+    `max_streams` is the generation's own bound on running answers of one account, None where only KIMI_MAX_STREAMS
+    counts. `takes_opaque`: works with what an old opaque refresh token gives (protocol A.6).
+    """
+
+    @property
+    def name(self) -> Literal["connect", "rest"]: ...  # noqa: D102
+
+    @property
+    def max_streams(self) -> int | None: ...  # noqa: D102
+
+    @property
+    def takes_opaque(self) -> bool: ...  # noqa: D102
+
+    def serves(self, spec: ModelSpec) -> bool:
+        """Whether the model can be asked for in this generation."""
 
     def stream(self, turn: Turn, session: Session) -> AsyncGenerator[list[Event], None]:
         """Batches of events; the last event of an answer is `Finished`. Closing the generator closes the call."""
+
+    async def upload(self, file: FileToUpload, session: Session, *, deadline: float) -> UploadedFile:
+        """Bring a file into the account and wait until the service has read it. `deadline` is in loop time.
+
+        Raises BadRequest when the service can't read it.
+        """
 
     async def cancel_chat(self, session: Session, chat_id: str, message_id: str) -> None:
         """Stop the generation (best effort)."""

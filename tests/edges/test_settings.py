@@ -93,7 +93,6 @@ def test_the_token_is_read_and_never_shown(monkeypatch: pytest.MonkeyPatch, text
         ("KIMI_BASE_URL", "https://www.kimi.com:port", "port between 0 and 65535"),
         ("KIMI_AUTH_URL", "http://[::1", "Invalid IPv6 URL"),
         ("KIMI_PROTOCOL", "grpc", "'auto', 'connect' or 'rest'"),
-        ("KIMI_PROTOCOL", "rest", "can't be chosen yet"),
         ("KIMI_HEADERS", "x-language: id", "must be a JSON object such as"),
         ("KIMI_HEADERS", '["x"]', "must be a JSON object of strings"),
         ("KIMI_HEADERS", '{"x": 1}', "must be a JSON object of strings"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kimi_provider import engine as engine_module
+from kimi_provider import tidying
 from kimi_provider.engine import KimiEngine
 from kimi_provider.events import Event, TextDelta
 from kimi_provider.request import ChatRequest, Message, TextPart
@@ -49,8 +49,8 @@ async def collect(
 
 async def tidied() -> None:
     """Wait for what the engine does behind an answer."""
-    await asyncio.to_thread(concurrent.futures.wait, set(engine_module._tidying), 5)
-    assert not engine_module._tidying
+    await asyncio.to_thread(concurrent.futures.wait, set(tidying._tidying), 5)
+    assert not tidying._tidying
 
 
 class World:
@@ -110,4 +110,4 @@ def world(server_thread: SimulatorServer, tmp_path: Path, monkeypatch: pytest.Mo
     server_thread.reset()
     server_thread.change(pace=0)
     yield World(server_thread, tmp_path)
-    concurrent.futures.wait(set(engine_module._tidying), 5)
+    concurrent.futures.wait(set(tidying._tidying), 5)

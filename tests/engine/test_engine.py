@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -44,9 +44,11 @@ from kimi_provider.events import (
     Usage,
 )
 from kimi_provider.protocols import Turn
+from kimi_provider.protocols.generations import Generations
 from kimi_provider.request import FilePart, Message, TextPart
 from kimi_provider.shaping import estimate_tokens
 from kimi_provider.simulator import SimulatorServer
+from kimi_provider.upstream import ModelSpec
 from kimi_provider.web import Session
 
 from ..accounts import fakes
@@ -242,13 +244,18 @@ async def test_no_pause_begins_that_would_end_after_the_deadline(world: World) -
 class Scripted:
     """A protocol that plays one list of batches and failures per attempt."""
 
-    name = "scripted"
+    name: Literal["connect"] = "connect"
+    max_streams = None
+    takes_opaque = True
 
     def __init__(self, *attempts: list[list[Event] | KimiError]) -> None:
         self.attempts = list(attempts)
         self.sessions: list[Session] = []
         self.cancelled: list[tuple[str, str]] = []
         self.deleted: list[str] = []
+
+    def serves(self, spec: ModelSpec) -> bool:
+        return True
 
     async def stream(self, turn: Turn, session: Session) -> AsyncGenerator[list[Event], None]:
         self.sessions.append(session)
@@ -264,7 +271,7 @@ class Scripted:
         self.deleted.append(chat_id)
 
     def into(self, engine: KimiEngine) -> KimiEngine:
-        engine._protocol = self  # type: ignore[assignment]
+        engine._generations = Generations((self,), setting="auto", retired_for_s=60)  # type: ignore[arg-type]
         return engine
 
 

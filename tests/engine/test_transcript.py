@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kimi_provider.errors import BadRequest
 from kimi_provider.request import FilePart, Message, Role, TextPart, ToolCall
-from kimi_provider.transcript import ASSISTANT, TOOL, USER, TranscriptGuard, flatten
+from kimi_provider.transcript import ASSISTANT, TOOL, USER, Prompt, TranscriptGuard, flatten
 
 
 def said(role: Role, *texts: str, calls: tuple[ToolCall, ...] = ()) -> Message:
@@ -94,16 +94,24 @@ def test_nothing_to_answer_is_the_callers_fault(messages: tuple[Message, ...]) -
     assert caught.value.cure()
 
 
-@pytest.mark.parametrize(("kind", "word"), [("image", "an image"), ("file", "a file")])
-@pytest.mark.parametrize("before", [0, 2])
-def test_a_part_that_cannot_be_sent_is_refused_by_the_number_of_its_message(kind: str, word: str, before: int) -> None:
-    source = "data:text/plain;base64,c2VjcmV0"
-    part = FilePart(kind=kind, source=source)  # type: ignore[arg-type]
-    messages = (*[said("user", "Hi")] * before, Message(role="user", parts=(TextPart(text="See"), part)))
-    with pytest.raises(BadRequest) as caught:
-        flatten(messages)
-    assert f"Message {before + 1} holds {word}" in str(caught.value)
-    assert source not in str(caught.value)
+PICTURE = FilePart(kind="image", source="https://example.com/a.png")
+LABELS = {PICTURE: "image 1: a.png"}
+
+
+def test_a_file_beside_a_lone_message_leaves_its_text_as_it_is() -> None:
+    lone = Message(role="user", parts=(TextPart(text="What is this?"), PICTURE))
+    assert flatten((lone,), LABELS) == Prompt(text="What is this?", guarded=False)
+
+
+def test_a_message_of_a_file_alone_can_be_answered() -> None:
+    lone = Message(role="user", parts=(PICTURE,))
+    assert flatten((lone,), LABELS) == Prompt(text="[image 1: a.png]", guarded=False)
+
+
+def test_a_transcript_says_where_each_file_stood() -> None:
+    shown = Message(role="user", parts=(TextPart(text="Before"), PICTURE, TextPart(text="after")))
+    prompt = flatten((shown, said("assistant", "A cat."), said("user", "Which colour?")), LABELS)
+    assert f"{USER}\nBefore\n[image 1: a.png]\nafter\n\n{ASSISTANT}\nA cat." in prompt.text
 
 
 # --- TranscriptGuard ---

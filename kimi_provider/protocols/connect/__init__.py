@@ -7,6 +7,7 @@ of envelopes is an error, whatever its status.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from functools import partial
@@ -15,10 +16,11 @@ from typing import Any, Final
 from ...errors import ChatNotFound, KimiError, ProtocolError, UpstreamError
 from ...events import Event
 from ...settings import Settings
-from ...upstream import Upstream
+from ...upstream import ModelSpec, Upstream
 from ...web import Reply, Session, Web, host_of, pump, seconds, session_headers
-from .. import UNARY_TIMEOUT_S, LiveModel, Profile, Turn
+from .. import UNARY_TIMEOUT_S, FileToUpload, LiveModel, Profile, Turn, UploadedFile
 from ..failures import classify
+from ..parsing import Parsing, until_parsed
 from ..refusals import Refusal, error_object, naming, refused
 from .wire import ChatDecoder, chat_body
 
@@ -29,13 +31,19 @@ _NOT_ENVELOPES: Final = ("text/", "application/json", "application/problem+json"
 class ConnectProtocol:
     """Implements `ChatProtocol`."""
 
-    name = "connect"
+    name: Final = "connect"
+    max_streams = None
+    takes_opaque = False
 
     def __init__(self, settings: Settings, upstream: Upstream) -> None:
         self._settings = settings
         self._upstream = upstream
         # Methods live in different namespaces; the one that answered first stays (protocol G.15, G.16).
         self._working: dict[tuple[str, ...], str] = {}
+
+    def serves(self, spec: ModelSpec) -> bool:
+        """Every row of the table is a request of this generation."""
+        return True
 
     async def stream(self, turn: Turn, session: Session) -> AsyncGenerator[list[Event], None]:
         """Batches of events; the last event is `Finished`. Closing the generator closes the call. Raises KimiError."""
@@ -66,6 +74,33 @@ class ConnectProtocol:
                 async with aclosing(batches):
                     async for batch in batches:
                         yield batch
+
+    async def upload(self, file: FileToUpload, session: Session, *, deadline: float) -> UploadedFile:
+        """One upload, then looks until it is parsed (protocol C.9). Raises KimiError."""
+        limits = self._upstream.files
+        left_s = deadline - asyncio.get_running_loop().time()
+        got = await self._unary(
+            self._upstream.connect.upload, session, form=file, timeout_s=min(limits.upload_timeout_s, left_s)
+        )
+        told = got.get("file")
+        file_id = told.get("id") if isinstance(told, dict) else None
+        if not isinstance(file_id, str) or not file_id:
+            raise ProtocolError("Kimi did not tell the id of the uploaded file", account=session.account)
+
+        async def look() -> Parsing:
+            got = await self._unary(self._upstream.connect.parse_progress, session, {"file_ids": [file_id]})
+            return self._parsing(got, file_id)
+
+        await until_parsed(look, file, limits, deadline=deadline, account=session.account)
+        return UploadedFile(id=file_id, name=file.name, size_bytes=file.size_bytes)
+
+    def _parsing(self, got: Mapping[str, Any], file_id: str) -> Parsing:
+        rows = got.get("progresses")
+        known = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+        status = next((_string(row, "status") for row in known if row.get("fileId") == file_id), "")
+        if status == self._upstream.connect.parsed_status:
+            return "parsed"
+        return "failed" if self._upstream.connect.parse_failed_sign in status else "waiting"
 
     async def cancel_chat(self, session: Session, chat_id: str, message_id: str) -> None:
         """Stop the generation. Raises KimiError; the caller decides that it does not matter."""
@@ -116,12 +151,20 @@ class ConnectProtocol:
         self._working.pop(paths, None)
         raise missing or UpstreamError("upstream.yaml names no path for this call", account=session.account)
 
-    async def _unary(self, path: str, session: Session, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def _unary(
+        self,
+        path: str,
+        session: Session,
+        body: Mapping[str, Any] | None = None,
+        *,
+        form: FileToUpload | None = None,
+        timeout_s: float = UNARY_TIMEOUT_S,
+    ) -> dict[str, Any]:
         url = session.base_url + path
         web = await Web.current(self._upstream)
         headers = session_headers(session, self._settings, self._upstream)
         with naming(session.account):
-            reply = await web.call("POST", url, headers=headers, json=body, timeout_s=UNARY_TIMEOUT_S)
+            reply = await web.call("POST", url, headers=headers, json=body, form=form, timeout_s=timeout_s)
             got = reply.json()
             error = _error_of(got)
             if reply.status == 200 and isinstance(got, dict) and error is None:

@@ -37,7 +37,10 @@ def chat_body(turn: Turn, upstream: Upstream) -> bytes:
         options["context_length"] = spec.context_length
     message: dict[str, Any] = {
         "role": "user",
-        "blocks": [{"message_id": "", "text": {"content": turn.prompt}}],
+        "blocks": [
+            {"message_id": "", "text": {"content": turn.prompt}},
+            *({"file": {"id": file.id, "status": upstream.connect.parsed_status}} for file in turn.files),
+        ],
         "scenario": spec.scenario,
     }
     if turn.parent_id:

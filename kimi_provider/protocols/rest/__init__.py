@@ -16,26 +16,29 @@ from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
-from ...errors import KimiError, ProtocolError, QuotaExhausted, UpstreamError
+from ...errors import KimiError, ProtocolError, QuotaExhausted
 from ...events import ChatOpened, Event
 from ...settings import Settings
 from ...upstream import ModelSpec, RestAgent, Upstream
 from ...web import Redirected, Reply, Session, Web, host_of, pump, seconds, session_headers
-from .. import UNARY_TIMEOUT_S, LiveModel, Profile, Turn
+from .. import UNARY_TIMEOUT_S, EndpointRetired, FileToUpload, LiveModel, Profile, Turn, UploadedFile
+from ..parsing import Parsing, until_parsed
 from ..refusals import Refusal, naming, refused
 from .answer import Answer, error_of, failure_of
-from .wire import AnswerDecoder, agent_of, completion_body, continue_body, create_body, needed_agent
+from .wire import (
+    AnswerDecoder,
+    agent_of,
+    completion_body,
+    continue_body,
+    create_body,
+    needed_agent,
+    presign_body,
+    register_body,
+)
 
-__all__ = ["EndpointRetired", "ResearchQuota", "RestProtocol"]
+__all__ = ["ResearchQuota", "RestProtocol"]
 
 _RETIRED_CURE: Final = "Set KIMI_PROTOCOL to auto or connect: the service seems to have taken its REST protocol down."
-
-
-class EndpointRetired(UpstreamError):
-    """The service no longer has a call of this generation: use another protocol, now and later."""
-
-    another_account = False
-    try_again = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +60,9 @@ class ResearchQuota:
 class RestProtocol:
     """Implements `ChatProtocol`."""
 
-    name = "rest"
+    name: Final = "rest"
+    max_streams = 1  # a second answer of the account is refused (protocol E.7)
+    takes_opaque = True
 
     def __init__(self, settings: Settings, upstream: Upstream) -> None:
         self._settings = settings
@@ -94,6 +99,44 @@ class RestProtocol:
             if not decoder.cut:
                 return
             body = continue_body(answer.segment_id, agent)
+
+    async def upload(self, file: FileToUpload, session: Session, *, deadline: float) -> UploadedFile:
+        """Presign, put, register, and register again until it is parsed (protocol B.3). Raises KimiError."""
+        rest, limits = self._upstream.rest, self._upstream.files
+        place = await self._unary("POST", rest.presign, session, presign_body(file), deadline=deadline)
+        url = place.get("url")
+        if not isinstance(url, str) or not url:
+            raise ProtocolError("Kimi did not tell where the file goes", account=session.account)
+        await self._put(url, file, session, deadline)
+        body = register_body(file, place)
+        got: dict[str, Any] = {}
+
+        async def look() -> Parsing:
+            nonlocal got
+            got = await self._unary("POST", rest.file, session, body, deadline=deadline)
+            status = got.get("status")
+            if status in rest.file_waiting_statuses:
+                return "waiting"
+            return "parsed" if status == rest.file_parsed_status else "failed"
+
+        now = await look()
+        await until_parsed(look, file, limits, deadline=deadline, account=session.account, now=now)
+        file_id = got.get("id")
+        if not isinstance(file_id, str) or not file_id:
+            raise ProtocolError("Kimi did not tell the id of the uploaded file", account=session.account)
+        return UploadedFile(id=file_id, name=file.name, size_bytes=file.size_bytes, detail=got)
+
+    async def _put(self, url: str, file: FileToUpload, session: Session, deadline: float) -> None:
+        """The bytes to the signed address, which is not told who we are: the signature is the credential."""
+        if not url.startswith(("https://", session.base_url + "/")):
+            raise ProtocolError("Kimi named an address for the file that is not https", account=session.account)
+        web = await Web.current(self._upstream)
+        left_s = deadline - asyncio.get_running_loop().time()
+        timeout_s = min(self._upstream.files.upload_timeout_s, left_s)
+        with naming(session.account):
+            reply = await web.call("PUT", url, headers={}, file=file, timeout_s=timeout_s)
+            if not 200 <= reply.status < 300:
+                raise self._meaning(reply, url, session.account, chat_named=True)
 
     async def cancel_chat(self, session: Session, chat_id: str, message_id: str) -> None:
         """Nothing to do: this generation has no such call, closing the connection is all (protocol B.3)."""

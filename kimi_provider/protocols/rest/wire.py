@@ -18,7 +18,7 @@ import orjson
 from ...errors import KimiError, ModelNotFound, ProtocolError
 from ...events import Event
 from ...upstream import ModelSpec, RestAgent, Upstream
-from .. import Turn
+from .. import FileToUpload, Turn, UploadedFile
 from .answer import Answer, error_of, failure_of
 from .sse import EventStream
 
@@ -60,7 +60,8 @@ def completion_body(turn: Turn, agent: RestAgent) -> bytes:
     body = {
         "kimiplus_id": agent.kimiplus_id,
         "messages": [{"role": "user", "content": turn.prompt}],
-        "refs": [],
+        "refs": [file.id for file in turn.files],
+        **({"refs_file": [_reference(file) for file in turn.files]} if turn.files else {}),
         "use_math": False,
         "use_research": agent.use_research,
         "use_search": turn.search,
@@ -68,6 +69,33 @@ def completion_body(turn: Turn, agent: RestAgent) -> bytes:
         **agent.body,
     }
     return orjson.dumps(body)
+
+
+def _reference(file: UploadedFile) -> dict[str, Any]:
+    return {
+        "detail": file.detail,
+        "done": True,
+        "file": {},
+        "file_info": {},
+        "id": file.id,
+        "name": file.name,
+        "parse_status": "success",
+        "size": file.size_bytes,
+        "upload_progress": 100,
+        "upload_status": "success",
+    }
+
+
+def presign_body(file: FileToUpload) -> dict[str, Any]:
+    """What asks for a place to put a file."""
+    return {"action": file.kind, "name": file.name}
+
+
+def register_body(file: FileToUpload, place: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes the bytes at `place`, the answer to `presign_body`, a file of the account."""
+    if file.kind == "image":
+        return {"type": "image", "file_id": place.get("file_id"), "name": file.name}
+    return {"type": "file", "name": file.name, "object_name": place.get("object_name"), "file_id": ""}
 
 
 def continue_body(segment_id: str, agent: RestAgent) -> bytes:
