@@ -9,6 +9,8 @@
    Unnecessary once a custom handler can name its parameters.
 3. `Cache.should_use_cache`: LiteLLM's cache key ignores parameters it does not know, so one conversation would be
    answered from another (`caching`). Unnecessary once a custom handler can say what is cacheable.
+4. The translations of Anthropic's and Responses' requests to chat messages: LiteLLM drops documents that are text,
+   titles, and files in a tool's result; ours carries them past (`carrying`). Unnecessary once its adapters keep them.
 
 Outside the tested versions a shim whose probe fails stays off, and one start-up line says what that means.
 """
@@ -16,10 +18,11 @@ Outside the tested versions a shim whose probe fails stays off, and one start-up
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import logging
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +33,7 @@ from litellm.utils import CustomStreamWrapper
 
 from ..errors import KimiError
 from . import caching, outbound
+from .carrying import Carrier
 
 if TYPE_CHECKING:
     from .llm import KimiLLM
@@ -45,6 +49,47 @@ _CONTEXT_FIELDS = frozenset(
 
 #: Parameters that LiteLLM would otherwise drop or refuse before they reach us.
 _TAKEN = ["reasoning_effort", "thinking", "verbosity", "user", "context_management", "web_search_options"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Translation:
+    """A translation of LiteLLM's to chat messages: the method of a class in one of `modules`, by version.
+
+    `hide` takes the caller's blocks out of the argument `source`, `messages` finds the result's messages.
+    """
+
+    api: str
+    modules: tuple[str, ...]
+    adapter: str
+    method: str
+    source: str
+    hide: Callable[[Carrier, Any], Any]
+    messages: Callable[[Any], Any]
+
+
+_TRANSLATIONS = (
+    _Translation(
+        api="/v1/messages",
+        modules=(
+            "litellm.llms.anthropic.pass_through.adapters.transformation",
+            "litellm.llms.anthropic.messages.adapters.transformation",  # since 1.109
+        ),
+        adapter="LiteLLMAnthropicMessagesAdapter",
+        method="translate_anthropic_messages_to_openai",
+        source="messages",
+        hide=Carrier.anthropic,
+        messages=lambda translated: translated,
+    ),
+    _Translation(
+        api="/v1/responses",
+        modules=("litellm.responses.litellm_completion_transformation.transformation",),
+        adapter="LiteLLMCompletionResponsesConfig",
+        method="transform_responses_api_request_to_chat_completion_request",
+        source="input",
+        hide=Carrier.responses,
+        messages=lambda translated: translated["messages"],
+    ),
+)
 
 
 def install(handler: KimiLLM, provider: str) -> list[str]:
@@ -74,6 +119,21 @@ def install(handler: KimiLLM, provider: str) -> list[str]:
         )
     elif not _is_ours(should_use):
         Cache.should_use_cache = _caching_plain_prompts(should_use, handler, provider)
+    for translation in _TRANSLATIONS:
+        adapter = next((found for name in translation.modules if (found := _class(name, translation.adapter))), None)
+        method = getattr(adapter, translation.method, None)
+        if (
+            method is None
+            or not {translation.source, "custom_llm_provider"} <= inspect.signature(method).parameters.keys()
+        ):
+            limits.append(
+                f"documents given as text, titles, and files in a tool's result are lost on {translation.api} (litellm "
+                f"{version} has changed how it translates requests)"
+            )
+        elif not _is_ours(method):
+            carrying = _carrying_blocks(method, translation, provider)
+            is_static = isinstance(inspect.getattr_static(adapter, translation.method), staticmethod)
+            setattr(adapter, translation.method, staticmethod(carrying) if is_static else carrying)
     return limits
 
 
@@ -94,6 +154,31 @@ def _caching_plain_prompts(original: Callable[..., bool], handler: KimiLLM, prov
 
     should_use_cache.kimi_provider = True  # type: ignore[attr-defined]  # marks our own wrapper
     return should_use_cache
+
+
+def _carrying_blocks(original: Callable[..., Any], translation: _Translation, provider: str) -> Callable[..., Any]:
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def translate(*args: Any, **kwargs: Any) -> Any:
+        call = signature.bind(*args, **kwargs)
+        if call.arguments.get("custom_llm_provider") != provider:
+            return original(*args, **kwargs)
+        carrier = Carrier()
+        call.arguments[translation.source] = translation.hide(carrier, call.arguments[translation.source])
+        translated = original(*call.args, **call.kwargs)
+        carrier.put_back(translation.messages(translated))
+        return translated
+
+    translate.kimi_provider = True  # type: ignore[attr-defined]  # marks our own wrapper
+    return translate
+
+
+def _class(module: str, name: str) -> Any:
+    try:
+        return getattr(importlib.import_module(module), name, None)
+    except ModuleNotFoundError:
+        return None
 
 
 def _is_ours(function: Callable[..., Any]) -> bool:

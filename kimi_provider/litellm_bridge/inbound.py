@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import BadRequest
-from ..request import ChatRequest, FilePart, Message, Part, Role, TextPart, ToolCall, ToolSpec
+from ..request import ChatRequest, Message, Role, ToolCall, ToolSpec
+from . import parts
 
 #: LiteLLM marks the calls of /health with this tag; they must never become a prompt.
 HEALTH_CHECK_TAG = "litellm-internal-health-check"
@@ -58,9 +59,10 @@ def read(
     if (params.get("n") or 1) != 1:
         raise BadRequest("n must be 1: Kimi writes one answer per call")
     tools = tuple(_tools(params.get("tools") or ()))
+    ignored = {name for name, value in params.items() if value is not None and name not in _HONOURED}
     request = ChatRequest(
         model=model,
-        messages=tuple(_message(number, message) for number, message in enumerate(messages, start=1)),
+        messages=tuple(_message(number, message, ignored) for number, message in enumerate(messages, start=1)),
         thinking=_thinking(params, body),
         effort=_effort(params, body),
         search=_search(params),
@@ -70,9 +72,8 @@ def read(
     )
     if not request.messages:
         raise BadRequest("messages is empty", cure="Add at least one user message.")
-    ignored = [name for name, value in params.items() if value is not None and name not in _HONOURED]
     if tools:
-        ignored.append("tools")
+        ignored.add("tools")
     return Inbound(request=request, ignored=tuple(sorted(ignored)), health_check=_is_health_check(litellm_params))
 
 
@@ -146,51 +147,18 @@ def _tools(tools: Sequence[Any]) -> list[ToolSpec]:
 # --- messages ---------------------------------------------------------------------------------------------
 
 
-def _message(number: int, message: Mapping[str, Any]) -> Message:
+def _message(number: int, message: Mapping[str, Any], ignored: set[str]) -> Message:
     name = message.get("role")
     role = _ROLES.get(name) if isinstance(name, str) else None
     if role is None:
         raise BadRequest(f"Message {number} has the unknown role {_shown(name)}. Use one of: {', '.join(_ROLES)}.")
     return Message(
         role=role,
-        parts=tuple(_parts(number, message.get("content"))),
+        parts=parts.read(message.get("content"), number, ignored),
         tool_calls=tuple(_calls(message.get("tool_calls"))),
         tool_call_id=_text_or_none(message.get("tool_call_id")),
         name=_text_or_none(message.get("name")),
     )
-
-
-def _parts(number: int, content: Any) -> list[Part]:
-    if content is None:
-        return []
-    if isinstance(content, str):
-        return [TextPart(text=content)]
-    if not isinstance(content, list):
-        raise BadRequest(f"Message {number}: content must be text or a list of parts, not {type(content).__name__}")
-    parts: list[Part] = []
-    for item in content:
-        kind = item.get("type") if isinstance(item, Mapping) else None
-        match kind:
-            case None if isinstance(item, str):
-                parts.append(TextPart(text=item))
-            case "text" | "input_text" | "output_text":
-                parts.append(TextPart(text=str(item.get("text") or "")))
-            case "image_url" | "input_image" | "image":
-                parts.append(FilePart(kind="image", source=_source(item.get("image_url"))))
-            case "file" | "input_file" | "document":
-                file = _mapping(item.get("file")) or item
-                source = file.get("file_data") or file.get("file_id") or file.get("file_url") or ""
-                parts.append(FilePart(kind="file", source=str(source), filename=_text_or_none(file.get("filename"))))
-            case "thinking" | "redacted_thinking" | "reasoning":
-                continue  # the model's earlier reasoning is no part of a transcript
-            case _:
-                raise BadRequest(f"Message {number} holds a part of type {_shown(kind)}, which Kimi does not take")
-    return parts
-
-
-def _source(image_url: Any) -> str:
-    url = image_url.get("url") if isinstance(image_url, Mapping) else image_url
-    return url if isinstance(url, str) else ""
 
 
 def _calls(calls: Any) -> list[ToolCall]:
