@@ -162,5 +162,5 @@ def _places(messages: Sequence[Message]) -> dict[FilePart, str]:
     for number, message in enumerate(messages, start=1):
         for at, part in enumerate(message.parts, start=1):
             if isinstance(part, FilePart):
-                places.setdefault(part, f"Message {number}, part {at}")
+                places.setdefault(part, part.place or f"Message {number}, part {at}")
     return places
