@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import decoder
+from . import decoder, files
 from .load import Client
 from .plan import Plan
 from .processes import Gateway, UpstreamProcess, cpu_s
@@ -30,6 +30,7 @@ class Bed:
         self._upstream: UpstreamProcess | None = None
         self._gateway: Gateway | None = None
         self._pid = 0
+        self._service: files.Service | None = None
 
     @property
     def upstream(self) -> UpstreamProcess:
@@ -75,10 +76,22 @@ class Bed:
                 await asyncio.sleep(0.005)
         raise RuntimeError(f"chats were left behind: {state}")
 
+    def service(self) -> files.Service:
+        """The simulator, for what the upstream does not do."""
+        self._service = self._service or files.Service(self._folder)
+        return self._service
+
+    async def peak_memory_mb(self) -> Pair:
+        """Of fresh proxies, after one request with a large file."""
+        return await files.peak_memory_mb(self._folder, self.service)
+
     def stop(self) -> None:
-        for child in (self._gateway, self._upstream):
+        for child in (self._gateway, self._upstream, self._service):
             if child is not None:
                 child.stop()
+
+
+Pair = tuple[float, float]
 
 
 @asynccontextmanager
@@ -89,9 +102,6 @@ async def _clients(port: int, count: int) -> AsyncIterator[list[Client]]:
     finally:
         for client in clients:
             client.close()
-
-
-Pair = tuple[float, float]
 
 
 async def _in_turn(one: Callable[[str], Awaitable[float]]) -> Pair:
@@ -181,9 +191,27 @@ async def start(bed: Bed) -> Pair:
     return bed.start_s(bare=False), bed.start_s(bare=True)
 
 
+async def memory(bed: Bed) -> Pair:
+    """Megabytes; theirs is a provider that does nothing with the file."""
+    return await bed.peak_memory_mb()
+
+
+async def connect_trips(bed: Bed) -> Pair:
+    """Requests before the first byte; an API of one call is the least there can be."""
+    return await files.round_trips("connect"), 1.0
+
+
+async def rest_trips(bed: Bed) -> Pair:
+    """The same for the older protocol, which opens a chat first."""
+    return await files.round_trips("rest"), 1.0
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Figure:
-    """`limit` is on ours / theirs, or with `difference` on ours - theirs; `at_least` says on which side."""
+    """`limit` is on ours / theirs, or with `difference` on ours - theirs; `at_least` says on which side.
+
+    `rounds`: more of them tell nothing new.
+    """
 
     name: str
     title: str
@@ -192,6 +220,7 @@ class Figure:
     limit: float
     at_least: bool = False
     difference: bool = False
+    rounds: int | None = None
 
     def compared(self, pair: Pair) -> float:
         """The number that the limit is for."""
@@ -219,4 +248,7 @@ FIGURES = (
     Figure(name="decoder", title="decoder per frame, text", unit="us", measure=decoder_plain, limit=3),
     Figure(name="decoder-mixed", title="decoder per frame, mixed", unit="us", measure=decoder_mixed, limit=5),
     Figure(name="start", title="start to first answer", unit="s", measure=start, limit=2, difference=True),
+    Figure(name="memory", title="peak RSS, 50 MB file", unit="MB", measure=memory, limit=15, difference=True, rounds=3),
+    Figure(name="trips-connect", title="round trips, Connect", unit="", measure=connect_trips, limit=1, rounds=1),
+    Figure(name="trips-rest", title="round trips, REST", unit="", measure=rest_trips, limit=2, rounds=1),
 )

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY = "sk-bench-0123456789abcdef0123456789abcdef"
@@ -91,13 +91,23 @@ class UpstreamProcess(Child):
         self.port = int(self.url.rpartition(":")[2])
 
 
-class Gateway(Child):
-    """A proxy of one worker: `kimi-provider serve`, or with `bare` LiteLLM's own command without Kimi."""
+class Behind(Protocol):
+    """What a gateway talks to."""
 
-    def __init__(self, folder: Path, upstream: UpstreamProcess, *, bare: bool = False) -> None:
+    url: str
+    token: str
+
+
+class Gateway(Child):
+    """A proxy of one worker: `kimi-provider serve`, or with `bare` LiteLLM's own command without Kimi.
+
+    `text` is its configuration, by default both providers' rows.
+    """
+
+    def __init__(self, folder: Path, upstream: Behind, *, bare: bool = False, text: str | None = None) -> None:
         self.port = free_port()
         name = "bare" if bare else "gateway"
-        (path := folder / f"{name}.yaml").write_text(config(upstream.url, kimi=not bare), "utf-8")
+        (path := folder / f"{name}.yaml").write_text(text or config(upstream.url, kimi=not bare), "utf-8")
         what = ["-c", "from litellm import run_server; run_server()"] if bare else ["-m", "kimi_provider", "serve"]
         options = ["--config", str(path), "--host", "127.0.0.1", "--port", str(self.port)]
         self.started_at = time.monotonic()
@@ -139,3 +149,9 @@ def cpu_s(pid: int) -> float:
     """CPU time of a process so far, all threads, user and system."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_rss_mb(pid: int) -> float:
+    """The most memory that a process has had resident so far."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1024
