@@ -113,7 +113,9 @@ class Settings(BaseSettings):
     kimi_base_url: Origin = "https://www.kimi.com"
     kimi_auth_url: Origin = "https://auth.kimi.com"
     kimi_protocol: Literal["auto", "connect", "rest"] = "auto"
-    kimi_state_url: str | None = None
+    #: May hold a password.
+    kimi_state_url: Annotated[str | None, BeforeValidator(lambda value: value or None)] = Field(None, repr=False)
+    kimi_secret_key: Annotated[SecretStr | None, BeforeValidator(lambda value: value or None)] = None
     kimi_upstream_file: OptionalPath = None
     kimi_headers: Headers = Field(default_factory=dict)
     kimi_max_streams: int = Field(2, ge=1, le=100)

@@ -1,15 +1,27 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+# The redirector's tests have an environment of their own, and `make test` runs them there.
+collect_ignore = ["mitm"]
+
 # Before anything imports litellm: its price table must not be fetched.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+# No test may touch the accounts of whoever runs it, in this process either.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="kimi-test-state-")
 
 from tests.harness import Gateway, Simulator
+from tests.postgres import Postgres
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +33,13 @@ def anyio_backend() -> str:
 def simulator_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
     with Simulator(tmp_path_factory.mktemp("simulator")) as simulator:
         yield simulator
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    server = Postgres(tmp_path_factory.mktemp("postgres"))
+    yield server
+    server.close()
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         "kimi_auth_url": "https://auth.kimi.com",
         "kimi_protocol": "auto",
         "kimi_state_url": None,
+        "kimi_secret_key": None,
         "kimi_upstream_file": None,
         "kimi_headers": {},
         "kimi_max_streams": 2,

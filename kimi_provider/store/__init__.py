@@ -1,0 +1,34 @@
+"""The account store: the one room that knows SQL and sealing.
+
+Accounts, sealed tokens, what puts accounts aside, streams of every process, usage and an audit trail; in a SQLite file
+of the user's, or in PostgreSQL where several machines share accounts. Knows neither the service nor the pool: it keeps
+and hands out values.
+"""
+
+from __future__ import annotations
+
+from .accounts import StoredAccount, StoredCooldown, StoredFailure
+from .audit import AuditEntry
+from .hints import durability_hint
+from .opening import Store, Transaction, open_store
+from .sealing import StoreError
+from .streams import StreamCount, StreamWish
+from .tokens import Claim, TokenPair
+from .usage import Usage
+
+__all__ = [
+    "AuditEntry",
+    "Claim",
+    "Store",
+    "StoreError",
+    "StoredAccount",
+    "StoredCooldown",
+    "StoredFailure",
+    "StreamCount",
+    "StreamWish",
+    "TokenPair",
+    "Transaction",
+    "Usage",
+    "durability_hint",
+    "open_store",
+]

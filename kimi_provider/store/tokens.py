@@ -1,0 +1,150 @@
+"""Rows of tokens: the sealed pair of each account, and who may renew it now.
+
+A pair is bound to its account inside the seal, so that rows can't be exchanged. The claim on a refresh is a row with
+an end: one process at a time, and a row that outlived its time tells that a refresh was cut short.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Final
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from ..errors import Unavailable
+from . import tables
+from .accounts import MAX_MESSAGE_CHARS, AccountRows, StoredFailure
+from .audit import AuditRows
+from .sealing import MissingKey, Sealer
+
+#: A claim that is not renewed ends after this; a refresh renews it while it runs.
+CLAIM_LIFE_S: Final = 30
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenPair:
+    """The session of an account as it is now. `obtained_at` is in Unix seconds, 0 when pasted by the owner; `refused`
+    tells that the refresh token is dead for good.
+    """
+
+    access: str | None = field(default=None, repr=False)
+    refresh: str | None = field(default=None, repr=False)
+    obtained_at: float = 0.0
+    refused: StoredFailure | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """Answer to a wish to refresh. `removed`: the account is gone; `interrupted_at`: when a process began a refresh
+    that it never ended.
+    """
+
+    granted: bool
+    removed: bool = False
+    interrupted_at: float | None = None
+
+
+class TokenRows:
+    """Tokens in one transaction at time `now`."""
+
+    def __init__(self, connection: Connection, now: float, sealer: Sealer) -> None:
+        self._connection, self._now, self._sealer = connection, now, sealer
+
+    def load(self, account_id: str) -> TokenPair | None:
+        """The newest pair. Raises Unavailable when its key is not here."""
+        table = tables.tokens
+        row = self._connection.execute(select(table).where(table.c.account_id == account_id)).first()
+        if row is None:
+            return None
+        try:
+            content = json.loads(self._sealer.open(row.sealed, row.key_id))
+        except MissingKey as exc:
+            raise Unavailable(
+                f"The stored credential is sealed with key {exc.key_id}, which is not here",
+                cure="Set the same KIMI_SECRET_KEY on every process that shares the account store.",
+            ) from None
+        if content.get("account_id") != account_id:
+            raise Unavailable("The stored credential belongs to another account", cure="Add the account again.")
+        return TokenPair(
+            access=content["access"],
+            refresh=content["refresh"],
+            obtained_at=content["obtained_at"],
+            refused=StoredFailure(code=row.refused_code, message=row.refused_message) if row.refused_code else None,
+        )
+
+    def save(self, account_id: str, pair: TokenPair) -> None:
+        """Keep `pair` in place of the one before, refusal and all."""
+        content = {
+            "account_id": account_id,
+            "access": pair.access,
+            "refresh": pair.refresh,
+            "obtained_at": pair.obtained_at,
+        }
+        values = {
+            "sealed": self._sealer.seal(json.dumps(content).encode()),
+            "key_id": self._sealer.current,
+            "saved_at": self._now,
+            "refused_code": pair.refused.code if pair.refused else None,
+            "refused_message": pair.refused.message[:MAX_MESSAGE_CHARS] if pair.refused else None,
+        }
+        table = tables.tokens
+        here = table.c.account_id == account_id
+        if not self._connection.execute(update(table).where(here).values(values)).rowcount:
+            self._connection.execute(insert(table).values(account_id=account_id, **values))
+        AccountRows(self._connection, self._now).changed()
+
+    # --- claims ---
+
+    def claim(self, account_id: str, owner: str) -> Claim:
+        """Ask to be the one who refreshes, or to stay it."""
+        table = tables.refreshes
+        # Whoever else asks waits here: the account's row is what a claim stands on.
+        account = select(tables.accounts.c.id).where(tables.accounts.c.id == account_id).with_for_update()
+        if self._connection.execute(account).first() is None:
+            return Claim(granted=False, removed=True)
+        row = self._connection.execute(select(table).where(table.c.account_id == account_id)).first()
+        until = self._now + CLAIM_LIFE_S
+        if row is None:
+            self._connection.execute(
+                insert(table).values(account_id=account_id, owner=owner, began_at=self._now, expires_at=until)
+            )
+            return Claim(granted=True)
+        if row.owner == owner:
+            self._connection.execute(update(table).where(table.c.account_id == account_id).values(expires_at=until))
+            return Claim(granted=True)
+        if row.expires_at > self._now:
+            return Claim(granted=False)
+        self._connection.execute(
+            update(table)
+            .where(table.c.account_id == account_id)
+            .values(owner=owner, began_at=self._now, expires_at=until)
+        )
+        AuditRows(self._connection, self._now).note(account_id, "refresh cut short", "its process ended")
+        return Claim(granted=True, interrupted_at=row.began_at)
+
+    def release(self, account_id: str, owner: str) -> None:
+        """The refresh has ended, well or not."""
+        table = tables.refreshes
+        self._connection.execute(delete(table).where((table.c.account_id == account_id) & (table.c.owner == owner)))
+
+    # --- keys ---
+
+    def missing_keys(self) -> list[str]:
+        """Names of keys that seal something here and are not ours."""
+        names = set(self._connection.scalars(select(tables.tokens.c.key_id).distinct()))
+        return sorted(names - self._sealer.names)
+
+    def reseal(self) -> int:
+        """Seal with the current key what another one seals; how many there were. Raises MissingKey."""
+        table = tables.tokens
+        rows = self._connection.execute(select(table).where(table.c.key_id != self._sealer.current)).all()
+        for row in rows:
+            sealed = self._sealer.seal(self._sealer.open(row.sealed, row.key_id))
+            self._connection.execute(
+                update(table)
+                .where(table.c.account_id == row.account_id)
+                .values(sealed=sealed, key_id=self._sealer.current)
+            )
+            AuditRows(self._connection, self._now).note(row.account_id, "sealed anew", f"key {self._sealer.current}")
+        return len(rows)

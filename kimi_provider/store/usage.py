@@ -1,0 +1,64 @@
+"""Rows of usage: answers, failures and estimated tokens per account, model and day (UTC)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from . import tables
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """Counts of one account and model; tokens are estimates."""
+
+    account_id: str
+    model: str
+    answers: int = 0
+    failures: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class UsageRows:
+    """Usage in one transaction at time `now`."""
+
+    def __init__(self, connection: Connection, now: float) -> None:
+        self._connection, self._now = connection, now
+
+    def count(self, more: Usage) -> None:
+        """Add to today's counts. Nothing when the account is gone."""
+        table, day = tables.usage, _day(self._now)
+        if not self._connection.scalar(select(func.count()).where(tables.accounts.c.id == more.account_id)):
+            return
+        here = (table.c.account_id == more.account_id) & (table.c.model == more.model) & (table.c.day == day)
+        names = ("answers", "failures", "prompt_tokens", "completion_tokens")
+        sums = {table.c[name]: table.c[name] + getattr(more, name) for name in names}
+        if self._connection.execute(update(table).where(here).values(sums)).rowcount:
+            return
+        values = {name: getattr(more, name) for name in names}
+        self._connection.execute(insert(table).values(account_id=more.account_id, model=more.model, day=day, **values))
+
+    def since(self, days: int) -> list[Usage]:
+        """Sums per account and model over the last `days` days; 1 is today."""
+        table = tables.usage
+        names = ("answers", "failures", "prompt_tokens", "completion_tokens")
+        wanted = (
+            select(table.c.account_id, table.c.model, *(func.sum(table.c[name]).label(name) for name in names))
+            .where(table.c.day > _day(self._now - days * 86_400))
+            .group_by(table.c.account_id, table.c.model)
+        )
+        return [
+            Usage(account_id=row.account_id, model=row.model, **{name: int(getattr(row, name)) for name in names})
+            for row in self._connection.execute(wanted)
+        ]
+
+    def trim(self, days: int) -> None:
+        """Drop what is older."""
+        self._connection.execute(delete(tables.usage).where(tables.usage.c.day <= _day(self._now - days * 86_400)))
+
+
+def _day(at: float) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(at))

