@@ -40,6 +40,7 @@ def routes(simulator: Simulator) -> list[Route]:
         "settings": _settings,
         "revoke": _revoke,
         "scenario": queue_scenario,
+        "resume": _resume,
         "chats": make_chats,
     }
     return [
@@ -91,6 +92,12 @@ def _settings(simulator: Simulator, body: dict[str, Any]) -> dict[str, Any]:
     simulator.settings = simulator.settings.changed(body)
     shown: dict[str, Any] = simulator.snapshot()["settings"]
     return shown
+
+
+def _resume(simulator: Simulator, body: dict[str, Any]) -> dict[str, Any]:
+    """Running answers go on at once, whatever they pause for."""
+    simulator.streams.resume_all()
+    return {}
 
 
 def _revoke(simulator: Simulator, body: dict[str, Any]) -> dict[str, Any]:

@@ -24,19 +24,26 @@ class RunningStream:
     message_id: str | None = None
     reason: StopReason | None = None
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    _awake: asyncio.Event = field(default_factory=asyncio.Event)
 
     def stop(self, reason: StopReason) -> None:
         """Ask the answer to end; the first reason stays."""
         self.reason = self.reason or reason
         self.stopped.set()
+        self._awake.set()
+
+    def resume(self) -> None:
+        """End the pause it is in, if it is in one."""
+        self._awake.set()
 
     async def wait(self, seconds: float | None) -> None:
-        """Sleep (None: for ever), but wake at once when the stream is stopped."""
-        if seconds is not None and seconds <= 0:
+        """Sleep (None: for ever), but wake at once when the stream is stopped or resumed."""
+        if (seconds is not None and seconds <= 0) or self.stopped.is_set():
             return
+        self._awake.clear()
         try:
             async with asyncio.timeout(seconds):
-                await self.stopped.wait()
+                await self._awake.wait()
         except TimeoutError:
             return
 
@@ -79,6 +86,11 @@ class StreamGate:
         for stream in list(self._running):
             if stream.owner == owner and stream.chat_id == chat_id and message_id in ("", stream.message_id):
                 stream.stop("cancelled")
+
+    def resume_all(self) -> None:
+        """End the pauses of all running streams."""
+        for stream in self._running:
+            stream.resume()
 
     def stop_all(self) -> None:
         """Break off every running stream."""

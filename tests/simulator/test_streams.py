@@ -156,6 +156,17 @@ def test_cancel_before_the_first_frame(caller: Caller) -> None:
     assert answers[0].trailer == {}
 
 
+def test_resume_ends_a_pause(caller: Caller) -> None:
+    with caller.stream("slow pause_s=600") as response:
+        chunks, data = response.iter_raw(), b""
+        while b"Before the pause" not in data:
+            data += next(chunks)
+        assert httpx.post(f"{caller.server.url}/_sim/resume", json={}, trust_env=False).json() == {}
+        rest = unpack(b"".join(chunks))
+    assert rest[-1] == (2, {})
+    assert any("after the pause." in str(value) for _, value in rest)
+
+
 def test_reset_breaks_off_what_runs(caller: Caller) -> None:
     with caller.stream("hang_mid_text") as response:
         reading = until_opened(response)
