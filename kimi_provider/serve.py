@@ -213,8 +213,7 @@ def run(
         environment["LITELLM_MASTER_KEY"] = key
     environment.setdefault("DOCS_URL", "/docs")
     environment.setdefault("LITELLM_DONT_SHOW_FEEDBACK_BOX", "true")
-    # LiteLLM's own console entry; -c rather than its script, which need not be on PATH.
-    command = [sys.executable, "-c", "from litellm import run_server; run_server()", "--config", str(path)]
+    command = [sys.executable, "-m", f"{__package__}.proxy", "--config", str(path)]
     command += ["--host", host, "--port", str(port), "--num_workers", str(workers)]
     with ExitStack() as stack:
         if gateway.demo:
@@ -270,7 +269,8 @@ def _supervise(
     previous = {n: signal.signal(n, stop) for n in _STOP_SIGNALS if signal.getsignal(n) is not signal.SIG_IGN}
     try:
         # A group of its own: Ctrl-C reaches us alone and becomes one orderly stop of the child.
-        child = subprocess.Popen(command, env=environment, process_group=0)  # noqa: S603
+        # Its standard input is the lifeline: killed, we take it with us.
+        child = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, process_group=0)  # noqa: S603
         if asked:
             child.terminate()
         threading.Thread(target=_announce, args=(child, gateway, on_ready), daemon=True).start()
@@ -283,7 +283,8 @@ def _supervise(
     finally:
         if child is not None:
             _kill_group(child)
-            child.wait()
+            with child:  # waits, and closes its standard input
+                pass
         for number, handler in previous.items():
             signal.signal(number, handler)
 

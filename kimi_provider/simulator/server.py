@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 
 import uvicorn
 
+from ..lifeline import when_parent_ends
 from . import control
 from .app import create_app
 from .state import Simulator
@@ -35,6 +36,10 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._tell()
+
+    def end_at_once(self) -> None:
+        """Stop without waiting for anything."""
+        self.should_exit = self.force_exit = True
 
 
 class SimulatorServer:
@@ -147,14 +152,8 @@ def run(simulator: Simulator, *, host: str, port: int, exit_with_parent: bool = 
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # aborted answers are meant
     server = _Server(_config(simulator), tell)
     if exit_with_parent:
-        threading.Thread(target=_watch_parent, args=(server,), daemon=True).start()
+        when_parent_ends(server.end_at_once)
     server.run(sockets=[listening])
-
-
-def _watch_parent(server: uvicorn.Server) -> None:
-    while sys.stdin.buffer.read(4096):
-        pass
-    server.should_exit = server.force_exit = True
 
 
 class _Config(uvicorn.Config):

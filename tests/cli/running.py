@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import socket
@@ -78,11 +77,12 @@ def gone(pids: set[int], timeout_s: float = 5) -> bool:
 
 
 def _lives(pid: int) -> bool:
+    """Threads count, too: while one is left, the process keeps its sockets, though it looks like a zombie."""
     try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+        stats = [stat.read_text() for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except OSError:  # one has just ended: look again
+        return Path(f"/proc/{pid}").exists()
+    return any(stat.rpartition(")")[2].split()[0] not in "ZX" for stat in stats)
 
 
 def is_free(port: int) -> bool:

@@ -129,6 +129,41 @@ def test_real_mode_with_two_workers_keeps_the_key_and_stops_in_order_on_ctrl_c(
         (home / ".env").unlink()
 
 
+def test_nothing_outlives_a_command_that_is_killed(tmp_path: Path, simulator: Simulator) -> None:
+    env = {
+        "KIMI_TOKEN": simulator.login("ada")["refresh_token"],
+        "KIMI_BASE_URL": simulator.url,
+        "KIMI_AUTH_URL": simulator.url,
+        "LITELLM_MASTER_KEY": MASTER_KEY,
+    }
+    simulator.scenario("hang_mid_text")
+    body = {"model": "kimi", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+    with (
+        Serve(tmp_path, "--workers", "2", name="killed", **env) as serve,
+        httpx.Client(headers={"authorization": f"Bearer {MASTER_KEY}"}, trust_env=False, timeout=60) as http,
+        http.stream("POST", f"{serve.url}/v1/chat/completions", json=body) as answer,
+    ):
+        lines = answer.iter_lines()  # kept: dropping the iterator would end the stream
+        next(lines)
+        pids = family(serve.child.pid)
+        assert len(pids) >= 4
+        serve.child.kill()
+        # Not even for the answer that never ends, though it is given a moment.
+        assert gone(pids, timeout_s=60)
+        assert is_free(serve.port)
+
+
+def test_killed_during_the_start_it_leaves_nothing_either(tmp_path: Path) -> None:
+    port = free_port()
+    environment = clean_environment(tmp_path, LITELLM_MASTER_KEY=MASTER_KEY)
+    with Process([*COMMAND, "serve", "--port", str(port)], tmp_path / "log", environment, tmp_path) as process:
+        process.wait_for("Starting LiteLLM", 30)
+        while len(pids := family(process.child.pid)) < 2:
+            pass
+        process.child.kill()
+        assert gone(pids, timeout_s=60)
+
+
 def test_a_signal_during_the_start_stops_it_too(tmp_path: Path) -> None:
     port = free_port()
     environment = clean_environment(tmp_path, LITELLM_MASTER_KEY=MASTER_KEY)
