@@ -1,4 +1,7 @@
-"""The redirector's room: a mitmproxy addon for tools whose base URL can't be changed.
+"""The redirector: tools whose base URL can't be changed get their answers from a gateway, not from their provider.
 
-Not built yet; it shares nothing with `kimi_provider` and will import only the standard library and mitmproxy.
+A mitmproxy addon (`script.py`, `redirect.py`) and a command that runs one tool behind it (`kimi-mitm`). Needs the
+standard library and mitmproxy only, shares nothing with `kimi_provider` and reaches it over HTTP alone. Promises: a
+redirected call never touches its provider, no provider key reaches the gateway, the gateway's key reaches nobody else,
+hosts that are not listed are never decrypted, and what goes wrong ends in an error, not in a call to the provider.
 """

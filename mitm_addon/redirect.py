@@ -1,0 +1,388 @@
+"""The addon: mitmproxy's hooks, and nothing but hooks.
+
+Destination and credentials are settled in `requestheaders`, before a byte can leave; the body in `request`. A hook of
+mitmproxy's that raises is logged and the call goes on to its provider with its key: so each of ours that could let one
+go is wrapped, and ends the call instead. What is decided, and how bytes change, is in the other modules.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from mitmproxy import connection, ctx, exceptions, http, tls
+from mitmproxy.net.tls import starts_like_tls_record
+from mitmproxy.proxy import layer, layers
+from mitmproxy.proxy.layers.http import HTTPMode
+from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+
+from . import bodies, options, rewrite
+from .gateway import Watch
+from .pinning import Client, Pinned
+from .replies import SERVED_BY, Caller, Failure
+from .routes import Host, Match
+
+log = logging.getLogger(__name__)
+
+#: In a flow's metadata: whom the call is from, for calls that go to the gateway.
+_CALLER = "kimi_caller"
+#: Bodies up to this size are rewritten on the event loop, in less than 5 ms.
+_INLINE_BYTES = 256 * 1024
+
+
+@dataclass(kw_only=True, slots=True)
+class Tally:
+    """What has happened, for a runner to tell its user."""
+
+    connections: int = 0
+    redirected: int = 0
+    passed: int = 0
+    refused: int = 0
+    #: Listed host -> what was said of the handshake that failed.
+    untrusted: dict[str, str] = field(default_factory=dict)
+
+
+class ModelUnknown(Exception):
+    """A model name that the table refuses."""
+
+
+def fails_closed(end: Callable[[Redirector, Any], None]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a hook end what it was called for, by `end`, when it raises."""
+
+    def wrap(hook: Callable[..., Any]) -> Callable[..., Any]:
+        # Neither message nor traceback is logged: they may quote headers.
+        def close(self: Redirector, subject: Any, exc: Exception) -> None:
+            log.error("%s failed with %s; the call is ended, nothing was sent on.", hook.__name__, type(exc).__name__)
+            end(self, subject)
+
+        if inspect.iscoroutinefunction(hook):
+
+            @functools.wraps(hook)
+            async def wrapped_async(self: Redirector, subject: Any) -> None:
+                try:
+                    await hook(self, subject)
+                except exceptions.AddonHalt:
+                    raise
+                except Exception as exc:  # noqa: BLE001  # mitmproxy would let the call go on
+                    close(self, subject, exc)
+
+            return wrapped_async
+
+        @functools.wraps(hook)
+        def wrapped(self: Redirector, subject: Any) -> None:
+            try:
+                hook(self, subject)
+            except exceptions.AddonHalt:
+                raise
+            except Exception as exc:  # noqa: BLE001  # mitmproxy would let the call go on
+                close(self, subject, exc)
+
+        return wrapped
+
+    return wrap
+
+
+def _end_flow(self: Redirector, flow: http.HTTPFlow) -> None:
+    """Answer with an error; hang up when even that fails, or when an answer is on its way."""
+    try:
+        caller = flow.metadata.get(_CALLER) or Caller(dialect="openai")
+        if flow.response is None:
+            return self.answer(flow, caller, Failure.BROKEN, "An error inside the redirector. Nothing was sent on.")
+    except Exception:  # noqa: BLE001, S110  # hanging up is what is left
+        pass
+    flow.kill()
+
+
+def _end_handshake(self: Redirector, data: tls.ClientHelloData) -> None:
+    """Neither decrypt nor forward: a connection without a destination closes."""
+    data.context.server.address = None
+    data.ignore_connection = True
+
+
+def _end_connection(self: Redirector, nextlayer: layer.NextLayer) -> None:
+    nextlayer.context.server.address = None
+    nextlayer.layer = layers.TCPLayer(nextlayer.context, ignore=True)
+
+
+class Redirector:
+    """mitmproxy's addon. `key` is the gateway's; without it, it is looked for (see `gateway.find_key`)."""
+
+    def __init__(self, *, key: str | None = None) -> None:
+        self._key = key
+        self._config: options.Config | None = None
+        self._watch: Watch | None = None
+        self._pinned = Pinned(0)
+        self._hellos: WeakKeyDictionary[connection.Client, Client] = WeakKeyDictionary()
+        self._told: set[Client] = set()
+        #: Set once calls can come; until then every one is ended.
+        self.ready = asyncio.Event()
+        self.tally = Tally()
+
+    # --- start ----------------------------------------------------------------------------------------------
+
+    def load(self, loader: Any) -> None:
+        """Declare our options."""
+        options.add_to(loader)
+
+    def configure(self, updated: set[str]) -> None:
+        """Check options, also those of mitmproxy's that would break our promises. Raises OptionsError."""
+        options.check_foreign(ctx.options)
+        if self.ready.is_set() and "connection_strategy" in updated and ctx.options.connection_strategy != "lazy":
+            raise exceptions.OptionsError("connection_strategy must stay lazy: eager contacts the provider each time.")
+        if self._config is None or any(name.startswith("kimi_") for name in updated):
+            self._config = options.config(ctx.options, self._key)
+            self._watch = Watch(self._config.gateway)
+            self._pinned = Pinned(self._config.unlist_pinned_s)
+
+    def running(self) -> None:
+        """mitmproxy has started: no connection to a provider before it is decided that it shall have the call."""
+        changes = {"connection_strategy": "lazy"}
+        # mitmdump prints the URL of each call at level 1, and keys may stand there.
+        if "flow_detail" in ctx.options and ctx.options.flow_detail == 1:
+            changes["flow_detail"] = 0  # type: ignore[assignment]
+        ctx.options.update(**changes)
+        self.ready.set()
+
+    # A method, for mitmproxy reads every attribute of an addon while it is added.
+    def _settings(self) -> options.Config:
+        if self._config is None or not self.ready.is_set():
+            raise RuntimeError("not configured")
+        return self._config
+
+    # --- connections ----------------------------------------------------------------------------------------
+
+    def client_connected(self, client: connection.Client) -> None:
+        """Count."""
+        self.tally.connections += 1
+
+    @fails_closed(_end_connection)
+    def next_layer(self, nextlayer: layer.NextLayer) -> None:
+        """What a tunnel holds that is not TLS: of unlisted hosts it passes unread, of listed ones it must be HTTP."""
+        context = nextlayer.context
+        if context.server.address is None or context.client.tls or context.client.transport_protocol != "tcp":
+            return
+        data = nextlayer.data_client()
+        if len(data) < 3 and self._settings().routes.host(context.server.address[0]) is not None:
+            # mitmproxy would decide for a raw tunnel on less than three bytes.
+            raise exceptions.AddonHalt
+        if starts_like_tls_record(data):
+            return
+        if self._settings().routes.host(context.server.address[0]) is None:
+            nextlayer.layer = layers.TCPLayer(context, ignore=True)
+        else:
+            nextlayer.layer = layers.HttpLayer(context, HTTPMode.transparent)
+
+    @fails_closed(_end_handshake)
+    def tls_clienthello(self, data: tls.ClientHelloData) -> None:
+        """Decrypt listed hosts only."""
+        host = self._listed(data.context.server.address, data.client_hello.sni)
+        if host is None:
+            data.ignore_connection = True
+            return
+        client = Client.of(
+            address=str(data.context.client.peername[0]),
+            host=host.name,
+            ciphers=data.client_hello.cipher_suites,
+            extensions=(number for number, _ in data.client_hello.extensions),
+        )
+        if client in self._pinned:
+            data.ignore_connection = True
+        else:
+            self._hellos[data.context.client] = client
+
+    def tls_failed_client(self, data: tls.TlsData) -> None:
+        """A client did not take our certificate. Node only hangs up, so the reason that came with it does not count."""
+        client = self._hellos.get(data.context.client)
+        if client is None:
+            return
+        self.tally.untrusted[client.host] = data.conn.error or ""
+        if self._pinned.failed(client):
+            log.warning(
+                "A client at %s refuses our certificate for %s. For %d s its calls go to the provider UNDECRYPTED, "
+                "with its own key (kimi_unlist_pinned).",
+                client.address,
+                client.host,
+                self._settings().unlist_pinned_s,
+            )
+        elif client not in self._told:
+            self._told.add(client)
+            log.warning(
+                "A client at %s refuses our certificate for %s: it does not trust the CA that it was given, or it "
+                "pins the provider's certificate, and then it can't be redirected. Its calls fail.",
+                client.address,
+                client.host,
+            )
+
+    def server_connect_error(self, data: ServerConnectionHookData) -> None:
+        """The gateway may just have gone: look again."""
+        if self._watch is not None:
+            self._watch.forget()
+
+    # --- calls ----------------------------------------------------------------------------------------------
+
+    @fails_closed(_end_flow)
+    async def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """Settle where a call goes, and strip it, before its body is read."""
+        if flow.response is not None:  # such as the proxy's own 407
+            return
+        host = self._listed(flow.server_conn.address, flow.client_conn.sni, flow.request.host)
+        if host is None:
+            flow.request.stream = True
+            return
+        path, _, query = flow.request.path.partition("?")
+        match = host.match(path)
+        headers = flow.request.headers
+        caller = Caller.of(
+            (match and match.dialect) or host.dialect,
+            originator=headers.get("originator", ""),
+            user_agent=headers.get("user-agent", ""),
+        )
+        flow.metadata[_CALLER] = caller
+        websocket = headers.get("upgrade", "").lower() == "websocket"
+        if match is None or match.policy == "pass":
+            if self._settings().strict:
+                self.answer(flow, caller, Failure.REFUSED, f"{path} of {host.name} is not redirected, and strict mode "
+                            "lets nothing else reach the provider.")  # fmt: skip
+            else:
+                self._pass(flow)
+        elif websocket:
+            self.answer(flow, caller, Failure.WEBSOCKET, "The gateway speaks no WebSocket here. Use HTTP.")
+        elif match.policy == "refuse":
+            self.answer(flow, caller, Failure.REFUSED, f"The gateway has nothing like {path} of {host.name}.")
+        elif _length(headers) > self._settings().max_body_bytes:
+            self._too_large(flow, caller)
+        elif await self._gateway_is_up():
+            self._redirect(flow, caller, match, query)
+        elif self._settings().fall_through:
+            log.warning("The gateway is down: %s answers a call of its own (kimi_fall_through).", host.name)
+            self._pass(flow)
+        else:
+            url = self._settings().gateway.url
+            self.answer(flow, caller, Failure.GATEWAY_DOWN, f"The gateway at {url} does not answer. Start it with: "
+                        "kimi-provider serve. Nothing was sent to the provider.")  # fmt: skip
+
+    @fails_closed(_end_flow)
+    async def request(self, flow: http.HTTPFlow) -> None:
+        """The body of a redirected call: decompressed, and with the gateway's name for its model."""
+        caller = flow.metadata.get(_CALLER)
+        if caller is None or flow.response is not None:
+            return
+        message = flow.request
+        message.trailers = None
+        body = message.raw_content or b""
+        encodings = message.headers.pop("content-encoding", "")
+        # Whatever framing the client used, the gateway gets a length.
+        message.headers.pop("transfer-encoding", None)
+        if not body:
+            return
+        try:
+            if len(body) <= _INLINE_BYTES and not encodings:
+                body = self._rewritten(body, encodings, caller)
+            else:
+                body = await asyncio.to_thread(self._rewritten, body, encodings, caller)
+        except bodies.BodyTooLarge:
+            return self._too_large(flow, caller)
+        except bodies.EncodingUnknown as exc:
+            return self.answer(flow, caller, Failure.ENCODING_UNKNOWN, f"Content-Encoding {str(exc)[:40]} is unknown.")
+        except bodies.BodyBroken as exc:
+            return self.answer(flow, caller, Failure.BODY_BROKEN, f"The compressed body can't be read: {exc}.")
+        except rewrite.BodyError as exc:
+            return self.answer(flow, caller, Failure.BODY_BROKEN, str(exc))
+        except ModelUnknown as exc:
+            return self._model_unknown(flow, caller, str(exc))
+        message.raw_content = body
+        message.headers["content-length"] = str(len(body))
+
+    @fails_closed(_end_flow)
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """Never hold an answer back, whoever gives it."""
+        response = flow.response
+        if response is None or SERVED_BY in response.headers:
+            return
+        response.stream = True
+        if _CALLER in flow.metadata:
+            # A cookie of the gateway's would reach the provider with the next call that passes.
+            response.headers.pop("set-cookie", None)
+            response.headers[SERVED_BY] = "kimi-gateway"
+        elif self._listed(flow.server_conn.address, flow.client_conn.sni, flow.request.host) is not None:
+            # HTTP/3 would go round this proxy.
+            response.headers.pop("alt-svc", None)
+
+    # --- steps ----------------------------------------------------------------------------------------------
+
+    def _listed(self, address: tuple[str, int] | None, sni: str | None, host: str | None = None) -> Host | None:
+        """The listed host of a connection: by the address that the client asked for, or its SNI where that is a bare
+        IP. Never by a Host header, which can say anything.
+        """
+        routes = self._settings().routes
+        return routes.host(host) or routes.host(address[0] if address else None) or routes.host(sni)
+
+    async def _gateway_is_up(self) -> bool:
+        assert self._watch is not None
+        return await self._watch.is_up()
+
+    def _pass(self, flow: http.HTTPFlow) -> None:
+        self.tally.passed += 1
+        flow.metadata.pop(_CALLER, None)
+        flow.request.stream = True
+
+    def _redirect(self, flow: http.HTTPFlow, caller: Caller, match: Match, query: str) -> None:
+        gateway, request = self._settings().gateway, flow.request
+        model = None if match.model is None else self._settings().routes.models.find(match.model)
+        if match.model is not None and model is None:
+            return self._model_unknown(flow, caller, match.model)
+        framing = [(n, v) for n, v in request.headers.fields if n.lower() in _FRAMING]
+        request.headers = http.Headers([*rewrite.headers(request.headers.fields), *framing])
+        request.headers["authorization"] = f"Bearer {gateway.key}"
+        request.headers["accept-encoding"] = "identity"
+        request.scheme, request.host, request.port = gateway.scheme, gateway.host, gateway.port
+        request.authority = ""
+        request.host_header = gateway.authority
+        kept = rewrite.query(query)
+        request.path = gateway.prefix + match.target(model) + (f"?{kept}" if kept else "")
+        request.stream = False
+        # A connection of its own: neither the provider's name nor an upstream proxy is on it.
+        flow.server_conn = connection.Server(address=(gateway.host, gateway.port))
+        self.tally.redirected += 1
+
+    def _rewritten(self, body: bytes, encodings: str, caller: Caller) -> bytes:
+        body = bodies.plain(body, encodings, self._settings().max_body_bytes)
+        # Gemini's name is in the path; its body has none of its own.
+        return body if caller.dialect == "gemini" else rewrite.model(body, self._rename)
+
+    def _rename(self, name: str) -> str:
+        found = self._settings().routes.models.find(name)
+        if found is None:
+            raise ModelUnknown(name)
+        return found
+
+    def answer(self, flow: http.HTTPFlow, caller: Caller, failure: Failure, message: str) -> None:
+        """Answer in the gateway's place."""
+        self.tally.refused += 1
+        reply = caller.told(failure, message)
+        flow.request.stream = False
+        flow.response = http.Response.make(reply.status, reply.body, reply.headers)
+
+    def _too_large(self, flow: http.HTTPFlow, caller: Caller) -> None:
+        limit = self._settings().max_body_bytes // (1024 * 1024)
+        self.answer(flow, caller, Failure.TOO_LARGE, f"The body is larger than {limit} MiB (kimi_max_body_mb).")
+
+    def _model_unknown(self, flow: http.HTTPFlow, caller: Caller, name: str) -> None:
+        message = f"No model of the gateway stands for '{name[:80]}'. Add it to models.map of your routes file."
+        self.answer(flow, caller, Failure.MODEL_UNKNOWN, message)
+
+
+#: How the body is framed, until it is read; and what makes curl send it.
+_FRAMING = (b"content-length", b"transfer-encoding", b"content-encoding", b"expect")
+
+
+def _length(headers: http.Headers) -> int:
+    """The announced length; 0 when there is none, or none that can be read."""
+    text = headers.get("content-length", "")
+    return int(text) if text.isascii() and text.isdigit() else 0
