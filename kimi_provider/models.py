@@ -56,7 +56,7 @@ class ModelSpec(Row):
     itself; `effort_on` and `effort_off` are the words used when only thinking on or off was asked. `thinking_always`
     models can't switch thinking off. `protocol` is the generation to prefer while KIMI_PROTOCOL is auto. `silent`: text
     alone, without citation marks, sources or progress; `show_progress`: searches and native tools are told as thinking
-    even while the model does not think.
+    even while the model does not think. `dialect`: how client tools are asked for.
     """
 
     title: str
@@ -74,6 +74,7 @@ class ModelSpec(Row):
     context_length: str | None = None
     context_tokens: int = Field(gt=0)
     tools: tuple[dict[str, Any], ...] = ()
+    dialect: str | None = None
     efforts: dict[str, str] = Field(default_factory=dict)
     exact_efforts: frozenset[str] = frozenset()
     effort_on: str | None = None

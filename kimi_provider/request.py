@@ -82,6 +82,10 @@ class ToolChoice:
     names: tuple[str, ...] = ()
 
 
+#: The model decides.
+ANY_TOOL = ToolChoice()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChatRequest:
     """One answer wanted.
@@ -97,7 +101,7 @@ class ChatRequest:
     effort: str | None = None
     search: bool | None = None
     tools: tuple[ToolSpec, ...] = ()
-    tool_choice: ToolChoice = ToolChoice()
+    tool_choice: ToolChoice = ANY_TOOL
     parallel_tool_calls: bool = True
     credential: str | None = field(default=None, repr=False)
     timeout_s: float | None = None

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
+from .dialects import Tools
 from .errors import codes
 from .models import ModelSpec, ModelTable, Row, compilable
 from .settings import SettingsError
@@ -210,6 +211,7 @@ class Upstream(ModelTable):
     citations: Citations
     errors: Errors
     files: Files
+    tools: Tools
 
     @classmethod
     def load(cls, overlay: Path | None = None) -> Upstream:

@@ -1,0 +1,362 @@
+"""JSON inside a call, read while it arrives (protocol E.5).
+
+Law: `Steps` are told only what is sure, so an open string may be passed on piece by piece while its closing quote waits
+for what follows it. Small slips are forgiven at once: raw line breaks and odd escapes in strings, doubled braces,
+trailing commas, Python's literals, fences. At anything worse the steps stop, the rest is only collected, and the
+result is BROKEN: the caller then repairs `raw` as a whole, once.
+
+An end tag inside a string is either text or the end of a call whose closing quote is missing. What follows tells:
+until then nothing more of the string is passed on, and if it was the end, reading goes on right behind it.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import re
+
+import regex
+
+from .markup import Ending, Markup, Source
+from .values import Steps
+
+_ESCAPE = regex.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|[^u])", regex.DOTALL
+)
+_FENCE_END = regex.compile("```")
+_FENCE = regex.compile(r"```[\w-]{0,20}\s")
+_SCALAR = regex.compile(r"[A-Za-z0-9+.\-]{1,64}(?=[^A-Za-z0-9+.\-])")
+_SCALAR_AT_END = regex.compile(r"[A-Za-z0-9+.\-]{1,64}")
+_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d{1,3})?")
+_WORDS = {"true": True, "True": True, "false": False, "False": False, "null": None, "None": None}
+
+
+class Status(enum.Enum):
+    """How far a reader got."""
+
+    MORE = "more text is needed"
+    DONE = "complete"
+    BROKEN = "over, but not readable as it is"
+    NOTHING = "not what this reader reads"
+
+
+class _Expect(enum.Enum):
+    VALUE = 0
+    KEY = 1
+    COLON = 2
+    COMMA = 3
+
+
+class JsonReader:
+    """Reads one value, or several with `several`, up to `ending`. `raw` is all that was read of it."""
+
+    def __init__(self, steps: Steps, markup: Markup, ending: Ending, *, several: bool) -> None:
+        self._steps = steps
+        self._boundary = markup.boundary
+        self._trigger = markup.trigger_with(ending)
+        self._ending = ending
+        self._several = several
+        #: "{", "[" or "{{" for each open bracket.
+        self._open: list[str] = []
+        self._expect = _Expect.VALUE
+        self._values = 0
+        self._fenced = False
+        self._in_string = False
+        self._in_key = False
+        self._key: list[str] = []
+        #: A value's closing quote was read, but not yet what proves that it is one.
+        self._quote_waits = False
+        self._broken = False
+        #: Where in `raw` an end tag inside a string begins and ends, and the string behind it.
+        self._suspect: tuple[int, int] | None = None
+        self._behind: list[str] = []
+        self._raw: list[str] = []
+        self._raw_chars = 0
+
+    @property
+    def raw(self) -> str:
+        """What was read, without the end tag."""
+        return "".join(self._raw)
+
+    def read(self, source: Source) -> Status:
+        """Advance `source`."""
+        while True:
+            start = source.at
+            status = self._step(source)
+            if source.at > start:
+                self._raw.append(source.text[start : source.at])
+                self._raw_chars += source.at - start
+            if status is not None:
+                return self._ended(source, status)
+
+    def _ended(self, source: Source, status: Status) -> Status:
+        """Go back to a suspected end, if that is what it was; leave the own end tag behind."""
+        if status is Status.MORE or status is Status.NOTHING:
+            return status
+        if status is Status.BROKEN and self._suspect is not None:
+            start, end = self._suspect
+            raw = self.raw
+            source.put_back(raw[end:])
+            self._raw = [raw[:start]]
+            return status
+        if self._ending.own is not None and isinstance(found := source.attempt(self._ending.own), regex.Match):
+            source.at = found.end()
+        return status
+
+    def _step(self, source: Source) -> Status | None:
+        """Read one thing; a status ends the reading, None goes on."""
+        if self._broken:
+            return self._to_the_end(source)
+        if self._in_string:
+            return self._string(source)
+        if not source.skip_blanks():
+            if not source.final:
+                return Status.MORE
+            return self._complete_or_broken()
+        if (ended := self._at_end(source)) is not None:
+            return ended
+        if not self._open:
+            return self._outside(source)
+        match self._expect:
+            case _Expect.VALUE:
+                return self._value(source)
+            case _Expect.KEY:
+                return self._object_key(source)
+            case _Expect.COLON:
+                return self._colon(source)
+            case _Expect.COMMA:
+                return self._after_value(source)
+
+    def _complete_or_broken(self) -> Status:
+        if self._open:
+            return Status.BROKEN
+        return Status.DONE if self._values else Status.NOTHING
+
+    def _at_end(self, source: Source) -> Status | None:
+        """Whether the body is over here."""
+        if not self._trigger.match(source.text, source.at):
+            return None
+        for pattern in (self._ending.own, self._boundary):
+            found = source.attempt(pattern) if pattern is not None else None
+            if found == "wait":
+                return Status.MORE
+            if found is not None:
+                return self._complete_or_broken()
+        return None
+
+    # --- structure ----------------------------------------------------------------------------------------------
+
+    def _outside(self, source: Source) -> Status | None:
+        character = source.text[source.at]
+        if character == "`" and self._fenced == bool(self._values):
+            fence = source.attempt(_FENCE_END if self._fenced else _FENCE)
+            if fence == "wait":
+                return Status.MORE
+            if isinstance(fence, regex.Match):
+                self._fenced = not self._fenced
+                source.at = fence.end()
+                return None
+        if character in "{[" and (self._several or not self._values):
+            return self._begin(source, character)
+        if self._values and (character in "}]" or (self._several and character in ",;")):
+            source.at += 1  # what was doubled at the beginning
+            return None
+        if character == '"' and not self._values and not self._several:
+            return self._value(source)
+        return Status.DONE if self._values else Status.NOTHING
+
+    def _begin(self, source: Source, bracket: str) -> Status | None:
+        source.at += 1
+        self._open.append(bracket)
+        self._expect = _Expect.KEY if bracket == "{" else _Expect.VALUE
+        self._steps.begin(bracket)
+        return None
+
+    def _value(self, source: Source) -> Status | None:
+        character = source.text[source.at]
+        if character in "{[":
+            return self._begin(source, character)
+        if character == '"':
+            source.at += 1
+            self._in_string = True
+            self._steps.text_begin()
+            return None
+        if character == "]" and self._open[-1:] == ["["]:
+            return self._end(source)
+        found = source.attempt(_SCALAR)
+        if found == "wait":
+            return Status.MORE
+        if found is None and source.final:
+            found = source.attempt(_SCALAR_AT_END)
+        if not isinstance(found, regex.Match):
+            return self._violation()
+        word = found[0]
+        if word in _WORDS:
+            self._steps.scalar(_WORDS[word])
+        elif _NUMBER.fullmatch(word) and abs(number := json.loads(word)) != float("inf"):
+            self._steps.scalar(number)
+        else:
+            return self._violation()
+        source.at = found.end()
+        self._expect = _Expect.COMMA
+        return None
+
+    def _object_key(self, source: Source) -> Status | None:
+        match source.text[source.at]:
+            case '"':
+                source.at += 1
+                self._in_string = self._in_key = True
+                self._key = []
+            case "}":
+                return self._end(source)
+            case ",":
+                source.at += 1
+            case "{" if self._open[-1] == "{" and not self._quote_waits:
+                self._open[-1] = "{{"
+                source.at += 1
+            case _:
+                return self._violation()
+        return None
+
+    def _colon(self, source: Source) -> Status | None:
+        if source.text[source.at] != ":":
+            return self._violation()
+        source.at += 1
+        self._prove_quote()
+        self._steps.key("".join(self._key))
+        self._expect = _Expect.VALUE
+        return None
+
+    def _after_value(self, source: Source) -> Status | None:
+        character = source.text[source.at]
+        if character == ",":
+            source.at += 1
+            if self._open[-1] == "[":
+                self._prove_quote()
+                self._expect = _Expect.VALUE
+            else:
+                self._expect = _Expect.KEY
+            return None
+        if character == ("]" if self._open[-1] == "[" else "}"):
+            return self._end(source)
+        return self._violation()
+
+    def _end(self, source: Source) -> Status | None:
+        source.at += 1
+        self._prove_quote()
+        self._expect = _Expect.COMMA
+        if self._open[-1] == "{{":
+            self._open[-1] = "{"
+            return None
+        self._open.pop()
+        self._steps.end()
+        self._values += not self._open
+        return None
+
+    def _violation(self) -> Status | None:
+        if self._suspect is not None:
+            return Status.BROKEN
+        self._broken = True
+        return None
+
+    # --- strings ------------------------------------------------------------------------------------------------
+
+    def _string(self, source: Source) -> Status | None:
+        if run := self._ending.text_run.match(source.text, source.at):
+            source.at = run.end()
+            self._text(run[0])
+            return None
+        if source.ended:
+            return Status.BROKEN if source.final else Status.MORE
+        character = source.text[source.at]
+        if character == '"':
+            source.at += 1
+            self._in_string = False
+            if self._in_key:
+                self._in_key = False
+                self._expect = _Expect.COLON
+            elif self._open:
+                self._quote_waits = True
+                self._expect = _Expect.COMMA
+            else:
+                self._values += 1
+                self._quote_waits = True
+                self._prove_quote()
+            return None
+        if character == "\\":
+            return self._escape(source)
+        if character == self._ending.first and self._suspect is None:
+            assert self._ending.own is not None
+            found = source.attempt(self._ending.own)
+            if found == "wait":
+                return Status.MORE
+            if isinstance(found, regex.Match):
+                begin = self._raw_chars
+                self._suspect = (begin, begin + len(found[0]))
+                source.at = found.end()
+                self._text(found[0])
+                return None
+        source.at += 1
+        self._text(character)
+        return None
+
+    def _escape(self, source: Source) -> Status | None:
+        found = source.attempt(_ESCAPE)
+        if found == "wait":
+            return Status.MORE
+        if not isinstance(found, regex.Match):
+            source.at += 1
+            self._text("\\")
+            return None
+        sign = found[0]
+        # Half a surrogate pair may turn out to be a whole one.
+        if len(sign) == 6 and sign[2:4].lower() in ("d8", "d9", "da", "db") and not source.final:
+            rest = source.text[found.end() : found.end() + 6]
+            if len(rest) < 6 and "\\u".startswith(rest[:2]):
+                return Status.MORE
+        source.at = found.end()
+        self._text(_unescaped(sign))
+        return None
+
+    def _text(self, piece: str) -> None:
+        if self._in_key:
+            self._key.append(piece)
+        elif self._suspect is not None:
+            self._behind.append(piece)
+        else:
+            self._steps.text(piece)
+
+    def _prove_quote(self) -> None:
+        """What follows has shown that the string is over, and that an end tag inside it was text."""
+        self._suspect = None
+        if self._quote_waits:
+            self._quote_waits = False
+            if self._behind:
+                self._steps.text("".join(self._behind))
+                self._behind = []
+            self._steps.text_end()
+
+    # --- broken -------------------------------------------------------------------------------------------------
+
+    def _to_the_end(self, source: Source) -> Status | None:
+        """Collect everything up to the first thing that can't belong to the body."""
+        while found := self._trigger.search(source.text, source.at):
+            source.at = found.start()
+            for pattern in (self._ending.own, self._boundary):
+                mark = source.attempt(pattern) if pattern is not None else None
+                if mark == "wait":
+                    return Status.MORE
+                if mark is not None:
+                    return Status.BROKEN
+            source.at += 1
+        source.at = len(source.text)
+        return Status.BROKEN if source.final else Status.MORE
+
+
+def _unescaped(sign: str) -> str:
+    """The character that an escape stands for; unknown ones stay as they are."""
+    if sign[1] == "u":
+        return json.loads(f'"{sign}"').encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # type: ignore[no-any-return]
+    if sign[1] in '"\\/bfnrt':
+        return json.loads(f'"{sign}"')  # type: ignore[no-any-return]
+    return "'" if sign == "\\'" else sign

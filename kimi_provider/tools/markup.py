@@ -1,0 +1,161 @@
+"""Spellings of calls as compiled patterns, and a window onto text that is still arriving.
+
+`Source` is what every reader reads from. Its `attempt` decides whether a pattern stands at a place, does not, or can't
+be told yet. Law: the answer depends on the text alone, never on how it was cut, and costs the same however long the
+text is: a pattern has `WINDOW_CHARS` to match.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any, Final, Literal
+
+import regex
+
+from ..dialects import Families
+
+WINDOW_CHARS: Final = 600
+
+#: Names of tools and of arguments between tags.
+_NAME = r"(?P<name>[A-Za-z_][\w.:/-]{0,127})"
+_KEY = r"(?P<key>[A-Za-z_$][\w.$-]{0,127})"
+_FENCE = r"(?P<fence>```[\w-]{0,20}\s{1,4})?"
+_TAG = r"<(?P<tag>[A-Za-z_][\w.-]{0,127})>"
+_CLOSING_TAG = r"</(?P<tag>[A-Za-z_][\w.-]{0,127})>"
+_QUOTED = r'"[^"\\\n]{0,128}"'
+
+Match = Any
+#: `regex` patterns have no public generic type.
+Pattern = Any
+
+
+class Source:
+    """Text from `at` on is unread. Readers advance `at`."""
+
+    __slots__ = ("at", "final", "text")
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.at = 0
+        #: Nothing will be added any more.
+        self.final = False
+
+    def add(self, text: str) -> None:
+        """Append what has arrived."""
+        self.text = self.text[self.at :] + text
+        self.at = 0
+
+    def put_back(self, text: str) -> None:
+        """Make `text` the next to be read."""
+        self.text = text + self.text[self.at :]
+        self.at = 0
+
+    @property
+    def ended(self) -> bool:
+        """Nothing is left to read for now."""
+        return self.at >= len(self.text)
+
+    def attempt(self, pattern: Pattern, at: int | None = None) -> Match | Literal["wait"] | None:
+        """The match of `pattern` at a place, "wait" while more text decides, or None."""
+        start = self.at if at is None else at
+        end = start + WINDOW_CHARS
+        whole = self.final or len(self.text) >= end
+        found = pattern.match(self.text, start, end, partial=not whole)
+        return "wait" if found is not None and found.partial else found
+
+    def skip_blanks(self) -> bool:
+        """Advance past white space; False when nothing follows for now."""
+        found = _BLANKS.match(self.text, self.at)
+        assert found is not None
+        self.at = found.end()
+        return self.at < len(self.text)
+
+
+_BLANKS = re.compile(r"\s*")
+
+
+class Ending:
+    """What ends one family's body: its own end, and everything else that can't be part of it."""
+
+    __slots__ = ("first", "own", "text_run")
+
+    def __init__(self, own: str | None) -> None:
+        self.own: Pattern | None = regex.compile(own) if own else None
+        self.first = _first(own) if own else ""
+        #: A run inside a JSON string in which nothing needs a second look.
+        self.text_run = re.compile(r'[^"\\\x00-\x1f' + re.escape(self.first) + "]+")
+
+
+class Markup:
+    """All families, compiled."""
+
+    def __init__(self, families: Families) -> None:
+        self.families = families
+        self.named_ends = [Ending(family.end) for family in families.named]
+        self.json_ends = [Ending(family.end) for family in families.json_calls]
+        self.bare_end = Ending(None)
+        self.fenced_end = Ending("```")
+        named = [f"(?P<n{i}>{_named(family.start)})" for i, family in enumerate(families.named)]
+        json_calls = [f"(?P<j{i}>{family.start})" for i, family in enumerate(families.json_calls)]
+        noise = f"(?P<noise>{'|'.join(families.noise)})"
+        closing = f"(?P<closing>{'|'.join(families.closing)})"
+        tag, bare = f"(?P<t>{_TAG})", f"(?P<bare>{self._bare_json()})"
+        openers = [*named, *json_calls, noise]
+        #: What may begin a call in plain text, before and after a first call.
+        self.opening = regex.compile(f"{_FENCE}(?:{'|'.join((*openers, bare, tag))})")
+        self.opening_after_call = regex.compile(f"{_FENCE}(?:{'|'.join((*openers, closing, bare, tag))})")
+        #: What can't be part of a call's body, outside of its strings.
+        self.boundary = regex.compile("|".join((*openers, closing)))
+        self.starts = regex.compile("|".join((*named, *json_calls)))
+        self.parameter = regex.compile("|".join(f"(?:{p.replace('{name}', _KEY)})" for p in families.parameter))
+        self.parameter_end = regex.compile(families.parameter_end)
+        self.arguments = regex.compile(families.arguments)
+        self.tag = regex.compile(_TAG)
+        self.closing_tag = regex.compile(_CLOSING_TAG)
+        patterns = [f.start for f in (*families.named, *families.json_calls)] + [*families.noise, *families.closing]
+        self._first_characters = "".join(sorted({_first(p) for p in patterns} | set("<`[{")))
+        #: Characters that deserve a second look in plain text.
+        self.trigger = re.compile("[" + re.escape(self._first_characters) + "]")
+
+    def trigger_with(self, ending: Ending) -> re.Pattern[str]:
+        """Characters at which `boundary` or `ending` may begin."""
+        return _trigger(self._first_characters + ending.first)
+
+    def _bare_json(self) -> str:
+        """A call as JSON without any tag, up to the colon before its arguments."""
+        families = self.families
+        names, arguments, wrappers = (
+            "(?:" + "|".join(sorted(map(re.escape, keys), key=len, reverse=True)) + ")"
+            for keys in (families.name_keys, families.argument_keys, families.wrapper_keys)
+        )
+        blank = r"\s{0,40}"
+        return (
+            rf"(?P<body>\[?{blank}\[?{blank}\{{{blank}\{{?{blank}"
+            rf'(?:"{wrappers}"{blank}:{blank}\[{blank}\{{{blank})?'
+            rf'(?:"(?:id|type)"{blank}:{blank}{_QUOTED}{blank},{blank}){{0,2}}'
+            rf'(?:"function"{blank}:{blank}\{{{blank})?'
+            rf'"{names}"{blank}:{blank}"(?P<name>[^"\\\n]{{1,128}})"{blank},{blank}"{arguments}"{blank}:)'
+        )
+
+
+def _named(pattern: str) -> str:
+    return pattern.replace("{name}", _NAME)
+
+
+def _first(pattern: str) -> str:
+    """The character that a pattern begins with."""
+    if pattern.startswith("\\"):
+        return "\n" if pattern[1] == "n" else pattern[1]
+    return pattern[0]
+
+
+@lru_cache(maxsize=64)
+def _trigger(characters: str) -> re.Pattern[str]:
+    return re.compile("[" + re.escape(characters) + "]")
+
+
+@lru_cache(maxsize=8)
+def markup(families: Families) -> Markup:
+    """The compiled form of a data section, made once."""
+    return Markup(families)
