@@ -11,6 +11,8 @@ find_python = for v in $(1); do for p in $$(command -v python$$v || true) $$(ls 
 	"$$p" -c 'import sys' >/dev/null 2>&1 && { "$$p" -c 'import sys; print(sys.executable)'; exit 0; }; done; done; echo $(2)
 
 PYTHON ?= $(shell $(call find_python,3.13 3.12 3.11,3.13))
+# mitmproxy resolves on 3.13 only.
+MITM_PYTHON ?= $(shell $(call find_python,3.13,3.13))
 OLDEST ?= $(shell $(call find_python,3.11 3.12 3.13,3.11))
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
@@ -40,6 +42,9 @@ run: setup-run
 setup: $(filter .uv/bin/uv,$(UV))
 	@echo "==> setting up .venv with $(PYTHON)"
 	@$(UV) sync --locked --extra proxy --extra postgres --group dev --python "$(PYTHON)"
+	@echo "==> setting up .venv-mitm with $(MITM_PYTHON)"
+	@UV_PROJECT_ENVIRONMENT=.venv-mitm $(UV) sync --locked --only-group mitm-dev --python "$(MITM_PYTHON)"
+	@$(UV) pip install --quiet --python .venv-mitm --no-deps -e .
 
 lint: setup
 	.venv/bin/ruff check .
@@ -47,11 +52,13 @@ lint: setup
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-# The second run shows that the oldest supported Python works too; pytest's own summary closes the output.
+# Three environments: the oldest supported Python, the redirector's (it can't share one with litellm), and the gateway's,
+# whose summary closes the output.
 test: setup
 	@echo "==> setting up .venv-oldest with $(OLDEST)"
 	@UV_PROJECT_ENVIRONMENT=.venv-oldest $(UV) sync --locked --extra proxy --group dev --python "$(OLDEST)"
 	.venv-oldest/bin/python -m pytest tests/smoke -q
+	.venv-mitm/bin/python -m pytest -c tests/mitm/pytest.ini tests/mitm -q
 	.venv/bin/python -m pytest
 
 bench: setup

@@ -18,6 +18,7 @@ HEADERS = frozenset(("content-type", "accept", "user-agent", "anthropic-version"
 #: The same for the query: Google's and Azure's keys may stand there, too.
 PARAMETERS = frozenset(("alt", "$alt", "beta", "limit", "order", "after", "before", "include", "stream"))
 
+_WORD = re.compile(r"[\w.,-]*", re.ASCII)
 _SPACE = re.compile(rb"[ \t\r\n]*+")
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _SCALAR = re.compile(rb"[-+.0-9A-Za-z]++")
@@ -35,8 +36,11 @@ def headers(fields: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
 
 
 def query(text: str) -> str:
-    """The parameters that go to the gateway, from a query without its question mark."""
-    return urlencode([(name, value) for name, value in parse_qsl(text, keep_blank_values=True) if name in PARAMETERS])
+    """The parameters that go to the gateway, from a query without its question mark. Their values are words: what
+    holds a sign may be a key behind a separator that only its provider knows.
+    """
+    given = parse_qsl(text, keep_blank_values=True)
+    return urlencode([(name, value) for name, value in given if name in PARAMETERS and _WORD.fullmatch(value)])
 
 
 def model(body: bytes, rename: Callable[[str], str]) -> bytes:
