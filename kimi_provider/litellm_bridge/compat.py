@@ -11,6 +11,7 @@
    answered from another (`caching`). Unnecessary once a custom handler can say what is cacheable.
 4. The translations of Anthropic's and Responses' requests to chat messages: LiteLLM drops documents that are text,
    titles, and files in a tool's result; ours carries them past (`carrying`). Unnecessary once its adapters keep them.
+5. The translations of answers: searches and citations (`compat_answers`).
 
 Outside the tested versions a shim whose probe fails stays off, and one start-up line says what that means.
 """
@@ -32,7 +33,7 @@ from litellm.caching.caching import Cache
 from litellm.utils import CustomStreamWrapper
 
 from ..errors import KimiError
-from . import caching, outbound
+from . import caching, compat_answers, outbound
 from .carrying import Carrier
 
 if TYPE_CHECKING:
@@ -70,10 +71,7 @@ class _Translation:
 _TRANSLATIONS = (
     _Translation(
         api="/v1/messages",
-        modules=(
-            "litellm.llms.anthropic.pass_through.adapters.transformation",
-            "litellm.llms.anthropic.messages.adapters.transformation",  # since 1.109
-        ),
+        modules=compat_answers.ANTHROPIC_ADAPTERS,
         adapter="LiteLLMAnthropicMessagesAdapter",
         method="translate_anthropic_messages_to_openai",
         source="messages",
@@ -134,7 +132,7 @@ def install(handler: KimiLLM, provider: str) -> list[str]:
             carrying = _carrying_blocks(method, translation, provider)
             is_static = isinstance(inspect.getattr_static(adapter, translation.method), staticmethod)
             setattr(adapter, translation.method, staticmethod(carrying) if is_static else carrying)
-    return limits
+    return limits + compat_answers.install(provider, version)
 
 
 def _caching_plain_prompts(original: Callable[..., bool], handler: KimiLLM, provider: str) -> Callable[..., bool]:

@@ -32,15 +32,20 @@ _HONOURED = frozenset(
     | {"use_search", "tools", "user", "metadata", "store", "n", "max_retries", "extra_body", "extra_headers"}
     | {"litellm_session_id", "litellm_trace_id", "tool_choice", "parallel_tool_calls"}
 )
+_SEARCH_FIELDS = ("googleSearch", "google_search", "googleSearchRetrieval", "google_search_retrieval")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inbound:
-    """A request and what is to be said about it. `ignored` names parameters that have no effect."""
+    """A request and what is to be said about it. `ignored` names parameters that have no effect.
+
+    `reads_citations`: the search was asked for in the way of an API that has citations as data.
+    """
 
     request: ChatRequest
     ignored: tuple[str, ...]
     health_check: bool
+    reads_citations: bool = False
 
 
 def read(
@@ -58,14 +63,16 @@ def read(
     body = _mapping(_mapping((litellm_params or {}).get("proxy_server_request")).get("body"))
     if (params.get("n") or 1) != 1:
         raise BadRequest("n must be 1: Kimi writes one answer per call")
-    tools = tuple(_tools(params.get("tools") or ()))
+    offered = params.get("tools") or ()
+    tools = tuple(_tools(offered))
+    native_search = params.get("web_search_options") is not None or any(map(_is_web_search, offered))
     ignored = {name for name, value in params.items() if value is not None and name not in _HONOURED}
     request = ChatRequest(
         model=model,
         messages=tuple(_message(number, message, ignored) for number, message in enumerate(messages, start=1)),
         thinking=_thinking(params, body),
         effort=_effort(params, body),
-        search=_search(params),
+        search=_search(params, native=native_search),
         tools=tools,
         credential=api_key or None,
         timeout_s=_seconds(timeout),
@@ -74,7 +81,12 @@ def read(
         raise BadRequest("messages is empty", cure="Add at least one user message.")
     if tools:
         ignored.add("tools")
-    return Inbound(request=request, ignored=tuple(sorted(ignored)), health_check=_is_health_check(litellm_params))
+    return Inbound(
+        request=request,
+        ignored=tuple(sorted(ignored)),
+        health_check=_is_health_check(litellm_params),
+        reads_citations=native_search,
+    )
 
 
 def _is_health_check(litellm_params: Mapping[str, Any] | None) -> bool:
@@ -121,16 +133,27 @@ def _thinking(params: Mapping[str, Any], body: Mapping[str, Any]) -> bool | None
     return None
 
 
-def _search(params: Mapping[str, Any]) -> bool | None:
-    if params.get("web_search_options") is not None:
-        return True
+def _search(params: Mapping[str, Any], *, native: bool) -> bool | None:
     wanted = params.get("use_search")
-    return wanted if isinstance(wanted, bool) else None
+    return wanted if isinstance(wanted, bool) else native or None
+
+
+def _is_web_search(tool: Any) -> bool:
+    """A search that the service itself is to make, as each API writes it: by type and date (Anthropic, Responses), by
+    its one field (Gemini), as a built-in function (Moonshot). Never a function of the client's.
+    """
+    fields = _mapping(tool)
+    kind = str(fields.get("type") or "")
+    if kind == "builtin_function":
+        return _mapping(fields.get("function")).get("name") == "$web_search"
+    return kind.startswith("web_search") or any(name in fields for name in _SEARCH_FIELDS)
 
 
 def _tools(tools: Sequence[Any]) -> list[ToolSpec]:
     specs = []
     for tool in tools:
+        if _is_web_search(tool):
+            continue
         function = _mapping(_mapping(tool).get("function")) or _mapping(tool)
         name = function.get("name")
         if isinstance(name, str) and name:

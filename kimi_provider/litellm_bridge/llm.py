@@ -16,13 +16,14 @@ from typing import Any
 from litellm import CustomLLM
 from litellm.types.utils import ModelResponse, ModelResponseStream
 
-from ..engine import KimiEngine
+from ..engine import KimiEngine, thinks
 from ..errors import BadRequest, KimiError
 from ..events import Event, Finished, Notice, TextDelta, Usage
 from ..loops import background
 from ..settings import SettingsError
 from . import inbound, outbound
 from .failures import to_litellm
+from .progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +108,22 @@ class _Call:
 
     def headers(self) -> dict[str, str]:
         """Who answers, and which parameters have no effect."""
-        served_by = {"x-kimi-served-by": self.model}
+        served_by = {outbound.SERVED_BY: self.model}
         return {**served_by, "x-kimi-ignored": ",".join(self._ignored)} if self._ignored else served_by
+
+    def answer(self) -> outbound.Answer:
+        """How the model and the request want the answer to look. Raises KimiError."""
+        upstream, request = self._handler.engine().upstream, self.inbound.request
+        spec = upstream.resolve(self.model)
+        shows_progress = not spec.silent and (spec.show_progress or thinks(request, spec))
+        searches = upstream.connect.search_tool_names.__contains__
+        return outbound.Answer(
+            model=self.model,
+            silent=spec.silent,
+            progress=Progress(self._handler.language, searches) if shows_progress else None,
+            # Who asks for a search in an API's own way reads that API's own citations.
+            lists_sources=not self.inbound.reads_citations,
+        )
 
     def events(self) -> AsyncGenerator[Event, None]:
         engine = self._handler.engine()
@@ -154,9 +169,9 @@ class KimiLLM(CustomLLM):  # type: ignore[misc]  # litellm is not followed by my
     async def open(self, kwargs: dict[str, Any]) -> OpenAnswer:
         """Start a streamed answer and wait for its first event. Raises LiteLLM exceptions."""
         call = _Call(self, kwargs)
-        answer = outbound.Answer(model=call.model)
         first: list[Event] = []
         with call.translating():
+            answer = call.answer()
             events = call.events()
             try:
                 async for event in events:
@@ -173,8 +188,8 @@ class KimiLLM(CustomLLM):  # type: ignore[misc]  # litellm is not followed by my
     async def acompletion(self, *args: Any, **kwargs: Any) -> ModelResponse:
         """One whole answer."""
         call = _Call(self, kwargs)
-        answer = outbound.Answer(model=call.model)
         with call.translating():
+            answer = call.answer()
             async with aclosing(call.events()) as events:
                 response = await outbound.collect(events, answer)
         outbound.attach_headers(response, {**call.headers(), **answer.headers()})

@@ -2,6 +2,8 @@
 
 Both forms follow one path: a collected answer is the stream's events, joined. Every chunk of an answer has the same
 id, model and creation time; usage rides on a chunk before the finish chunk, because LiteLLM loses it anywhere later.
+The same chunk brings every annotation: LiteLLM's Responses API passes on those of one chunk only. What a search found
+and each citation leave at once, as provider fields, for surfaces that show them in their place.
 """
 
 from __future__ import annotations
@@ -17,51 +19,82 @@ from litellm.types.utils import Message as LiteLLMMessage
 from litellm.types.utils import Usage as LiteLLMUsage
 
 from .. import events as ev
+from . import citing
+from .progress import Progress
+
+Json = dict[str, Any]
+
+#: The response header of every answer of ours; a fallback's answer does not have it.
+SERVED_BY = "x-kimi-served-by"
 
 
 @dataclass(slots=True)
 class Answer:
-    """Identity of one answer, and the sources it has cited so far."""
+    """Identity of one answer, and what it has said so far.
+
+    A `silent` answer is text alone. `progress` tells steps of the service as thinking. `lists_sources`: the text ends
+    with the list of what it cites, for callers who read text.
+    """
 
     model: str
+    silent: bool = False
+    progress: Progress | None = None
+    lists_sources: bool = True
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
-    cited: dict[int, ev.Source] = field(default_factory=dict)
+    citing: citing.Citing = field(default_factory=citing.Citing)
     notices: list[ev.Notice] = field(default_factory=list)
 
     def chunk(self, event: ev.Event) -> ModelResponseStream | None:
         """The chunk for `event`; None when callers see nothing of it."""
+        text, thinking, fields = self.say(event)
         match event:
-            case ev.TextDelta(text):
-                return self._chunk(Delta(content=text, role="assistant"))
-            case ev.ThinkingDelta(text):
-                return self._chunk(Delta(content=None, reasoning_content=text, role="assistant"))
             case ev.Usage():
-                closing = self.closing_text()
-                chunk = self._chunk(Delta(content=closing, role="assistant"))
+                delta = Delta(content=text, role="assistant", annotations=self.citing.annotations or None)
+                chunk = self._chunk(delta)
                 chunk.usage = _usage(event)
                 return chunk
             case ev.Finished(reason=reason):
                 return self._chunk(Delta(content=None), finish_reason=reason)
-            case ev.Citation():
-                self.cited[event.number] = event.source
+        if not (text or thinking or fields):
+            return None
+        return self._chunk(
+            Delta(
+                content=text or None,
+                reasoning_content=thinking or None,
+                role="assistant",
+                provider_specific_fields=fields or None,
+            )
+        )
+
+    def say(self, event: ev.Event) -> tuple[str, str, Json]:
+        """What `event` adds: text, thinking, provider fields."""
+        match event:
+            case ev.TextDelta(text):
+                self.citing.said(text)
+                return text, "", {}
+            case ev.ThinkingDelta(text):
+                return "", self.progress.thought(text) if self.progress else text, {}
+            case ev.Usage() if self.lists_sources:
+                return self.citing.source_list(), "", {}
+            case ev.Citation() if self.citing.cite(event):
+                source = event.source
+                return "", "", {"citation": citing.location(source.url, source.title, source.snippet)}
+            case ev.SearchResults() if not self.silent:
+                return "", self._step(event), citing.found(event)
+            case ev.NativeTool():
+                return "", self._step(event), {}
             case ev.Notice():
                 self.notices.append(event)
-            case _:
-                pass
-        return None
-
-    def closing_text(self) -> str:
-        """The list of cited sources, a line each, or nothing."""
-        if not self.cited:
-            return ""
-        lines = [f"[{n}] {s.title}: {s.url}" if s.title else f"[{n}] {s.url}" for n, s in sorted(self.cited.items())]
-        return "\n\n" + "\n".join(lines)
+        return "", "", {}
 
     def headers(self) -> dict[str, str]:
         """What the service said about the answer so far, as response headers."""
         codes = sorted({notice.code for notice in self.notices})
         return {"x-kimi-notice": ",".join(codes)} if codes else {}
+
+    def _step(self, event: ev.SearchResults | ev.NativeTool) -> str:
+        return self.progress.step(event) if self.progress else ""
 
     def _chunk(self, delta: Delta, finish_reason: str | None = None) -> ModelResponseStream:
         return ModelResponseStream(
@@ -76,23 +109,25 @@ async def collect(events: AsyncIterator[ev.Event], answer: Answer) -> ModelRespo
     """The whole answer as one response."""
     text: list[str] = []
     thinking: list[str] = []
+    found: list[Mapping[str, Any]] = []
     usage = ev.Usage(prompt_tokens=0, completion_tokens=0)
     reason: ev.FinishReason = "stop"
     async for event in events:
-        match event:
-            case ev.TextDelta():
-                text.append(event.text)
-            case ev.ThinkingDelta():
-                thinking.append(event.text)
-            case ev.Usage():
-                usage = event
-            case ev.Finished():
-                reason = event.reason
-            case _:
-                answer.chunk(event)
-    text.append(answer.closing_text())
+        if isinstance(event, ev.Usage):
+            usage = event
+        elif isinstance(event, ev.Finished):
+            reason = event.reason
+        said, thought, fields = answer.say(event)
+        text.append(said)
+        thinking.append(thought)
+        if fields:
+            found.append(fields)
     message = LiteLLMMessage(
-        role="assistant", content="".join(text), reasoning_content="".join(thinking) if thinking else None
+        role="assistant",
+        content="".join(text),
+        reasoning_content="".join(thinking) or None,
+        annotations=answer.citing.annotations or None,
+        provider_specific_fields=citing.joined(found) or None,
     )
     return ModelResponse(
         id=answer.id,

@@ -12,6 +12,9 @@ from typing import Any
 
 import orjson
 
+from ..citing import joined
+from .grounding import grounding
+
 Json = dict[str, Any]
 
 _FINISH = {"stop": "STOP", "length": "MAX_TOKENS", "content_filter": "SAFETY", "tool_calls": "STOP"}
@@ -40,9 +43,19 @@ def whole(answer: Mapping[str, Any], *, model: str, thoughts: bool) -> Json:
     choice = _first(answer.get("choices"))
     message = choice.get("message") or {}
     parts = _text_parts(message, thoughts=thoughts) + [_call(call) for call in message.get("tool_calls") or ()]
-    return _response(
+    response = _response(
         parts, model=model, response_id=answer.get("id"), finish=choice.get("finish_reason"), usage=answer.get("usage")
     )
+    text_at = next((index for index, part in enumerate(parts) if not part.get("thought")), 0)
+    fields = message.get("provider_specific_fields") or {}
+    if found := grounding(message.get("content") or "", message.get("annotations") or (), fields, part_index=text_at):
+        response["candidates"][0]["groundingMetadata"] = found
+    return response
+
+
+def silence(*, model: str) -> Json:
+    """A response that says nothing, for a stream that is kept alive: Google's SDKs take no comments."""
+    return _response([{"text": ""}], model=model, response_id=None)
 
 
 class Stream:
@@ -54,6 +67,9 @@ class Stream:
         self._finish: str | None = None
         self._usage: Mapping[str, Any] | None = None
         self._calls: dict[int, Json] = {}
+        self._text: list[str] = []
+        self._annotations: list[Json] = []
+        self._found: list[Mapping[str, Any]] = []
 
     def feed(self, chunk: Mapping[str, Any]) -> Iterator[Json]:
         """Responses that `chunk` completes."""
@@ -64,15 +80,22 @@ class Stream:
         delta = choice.get("delta") or {}
         for call in delta.get("tool_calls") or ():
             self._collect(call)
+        self._text.append(delta.get("content") or "")
+        self._annotations += delta.get("annotations") or ()
+        if fields := delta.get("provider_specific_fields"):
+            self._found.append(fields)
         if parts := _text_parts(delta, thoughts=self._thoughts):
             yield _response(parts, model=self._model, response_id=self._id)
 
     def close(self) -> Json:
-        """The last response: function calls, finish reason, usage."""
+        """The last response: function calls, finish reason, usage, what the answer rests on."""
         parts = [_call(self._calls[index]) for index in sorted(self._calls)]
-        return _response(
+        response = _response(
             parts, model=self._model, response_id=self._id, finish=self._finish or "stop", usage=self._usage
         )
+        if found := grounding("".join(self._text), self._annotations, joined(self._found)):
+            response["candidates"][0]["groundingMetadata"] = found
+        return response
 
     def _collect(self, piece: Mapping[str, Any]) -> None:
         call = self._calls.setdefault(piece.get("index") or 0, {"id": None, "function": {"name": "", "arguments": ""}})

@@ -147,6 +147,7 @@ async def stream(
         body = outbound.error(answer.status_code, str(failure.get("message") or failure))
         return JSONResponse(body, status_code=answer.status_code)
     _say_ignored(answer, chat.ignored)
+    answer.body_iterator = _kept_alive(answer.body_iterator, outbound.silence(model=model_name) if as_events else None)
     if not as_events:
         answer.headers["content-type"] = "application/json"
     return answer
@@ -228,6 +229,16 @@ async def _items(
                 for item in answer.feed(chunk):
                     yield item
     yield answer.close()
+
+
+async def _kept_alive(frames: AsyncGenerator[Any, None], silence: dict[str, Any] | None) -> AsyncGenerator[Any, None]:
+    """LiteLLM's keep-alives are comments; what takes their place says nothing in Gemini's words, or is white space."""
+    async with aclosing(frames):
+        async for frame in frames:
+            if frame[:1] in (":", b":"):
+                yield f"data: {orjson.dumps(silence).decode()}\n\n" if silence else "\n"
+            else:
+                yield frame
 
 
 async def _events(items: AsyncGenerator[dict[str, Any] | str, None]) -> AsyncGenerator[str, None]:
