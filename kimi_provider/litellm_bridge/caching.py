@@ -54,6 +54,8 @@ def _is_text(messages: Any) -> bool:
 def _is_text_message(message: Any) -> bool:
     if not isinstance(message, Mapping) or message.get("tool_calls") or message.get("role") in ("tool", "function"):
         return False
+    if message.get("type", "message") != "message":  # an item of Responses: a call, its output, ...
+        return False
     content = message.get("content")
     parts = content if isinstance(content, list) else []
     return all(

@@ -8,6 +8,7 @@ the caller's own request. `carrying` brings the blocks here that LiteLLM's trans
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ MAX_PROMPT_DOCUMENT_CHARS = 100_000
 #: Shorter base64 might be mistaken for a name or id, so it is marked as what it is.
 _SURELY_BASE64_CHARS = 4096
 
+_ADDRESS = re.compile(r"data:|\w+://", re.IGNORECASE)
 _SEND_THE_FILE = "Send the file itself: as a data: URL, as base64, or as an http(s) address that anyone can fetch."
 
 
@@ -180,7 +182,7 @@ def _base64(data: Any) -> Any:
 
 def _id(file_id: Any, place: str) -> Any:
     """LiteLLM gives addresses as ids, too; an id of a provider's storage means nothing here."""
-    if isinstance(file_id, str) and file_id and not file_id.lower().startswith(("http:", "https:", "data:")):
+    if isinstance(file_id, str) and file_id and not _ADDRESS.match(file_id):
         raise BadRequest(f"{place}: the file id {_shown(file_id)} is not known here", cure=_SEND_THE_FILE)
     return file_id
 
