@@ -20,7 +20,7 @@ MAX_REFUSAL_BYTES: Final = 64 * 1024
 
 
 class Refusal:
-    """A `web.Decoder` for an answer that is no stream: reads a little of it and raises what it means."""
+    """A `pump.Decoder` for an answer that is no stream: reads a little of it and raises what it means."""
 
     content_frames = 0
     done = False

@@ -15,9 +15,10 @@ from typing import Any, Final
 
 from ...errors import ChatNotFound, KimiError, ProtocolError, UpstreamError
 from ...events import Event
+from ...pump import pump
 from ...settings import Settings
 from ...upstream import ModelSpec, Upstream
-from ...web import Reply, Session, Web, host_of, pump, seconds, session_headers
+from ...web import Reply, Session, Web, host_of, seconds, session_headers
 from .. import UNARY_TIMEOUT_S, FileToUpload, LiveModel, Profile, Turn, UploadedFile
 from ..failures import classify
 from ..parsing import Parsing, until_parsed

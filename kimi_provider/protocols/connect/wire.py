@@ -58,7 +58,7 @@ def chat_body(turn: Turn, upstream: Upstream) -> bytes:
 
 
 class ChatDecoder(FrameReducer):
-    """Implements `web.Decoder` for one answer; `account` goes into errors, a `silent` answer is text without marks."""
+    """Implements `pump.Decoder` for one answer; `account` goes into errors, a `silent` answer is text without marks."""
 
     def __init__(self, upstream: Upstream, *, account: str | None = None, silent: bool = False) -> None:
         super().__init__(upstream, account, silent=silent)

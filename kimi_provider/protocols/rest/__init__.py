@@ -18,9 +18,10 @@ from urllib.parse import quote
 
 from ...errors import KimiError, ProtocolError, QuotaExhausted
 from ...events import ChatOpened, Event
+from ...pump import pump
 from ...settings import Settings
 from ...upstream import ModelSpec, RestAgent, Upstream
-from ...web import Redirected, Reply, Session, Web, host_of, pump, seconds, session_headers
+from ...web import Redirected, Reply, Session, Web, host_of, seconds, session_headers
 from .. import UNARY_TIMEOUT_S, EndpointRetired, FileToUpload, LiveModel, Profile, Turn, UploadedFile
 from ..parsing import Parsing, until_parsed
 from ..refusals import Refusal, naming, refused

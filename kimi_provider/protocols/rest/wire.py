@@ -111,7 +111,7 @@ def continue_body(segment_id: str, agent: RestAgent) -> bytes:
 
 
 class AnswerDecoder:
-    """Implements `web.Decoder` for one call that brings the answer or, with `answer` given, its next piece.
+    """Implements `pump.Decoder` for one call that brings the answer or, with `answer` given, its next piece.
 
     With `may_continue` an answer that is cut ends without `Finished` and `cut` says so.
     """
