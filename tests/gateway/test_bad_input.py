@@ -21,7 +21,7 @@ PARTS = [{"type": "text", "text": "What is this?"}, IMAGE]
         (CHAT, {"messages": []}, 400, "messages is empty"),
         (CHAT, {"messages": [{"role": "user", "content": "  "}]}, 400, "no text to answer"),
         (CHAT, {"messages": [{"role": "wizard", "content": "Hi"}]}, 400, "unknown role 'wizard'"),
-        (CHAT, {"messages": [{"role": "user", "content": PARTS}]}, 400, "Message 1 holds an image"),
+        (CHAT, {"messages": [{"role": "user", "content": PARTS}]}, 400, "Message 1, part 2: it is given as an image"),
         (CHAT, {"messages": ASK, "n": 2}, 400, "n must be 1"),
         (CHAT, {"messages": ASK, "reasoning_effort": "frantic"}, 400, "Unknown reasoning effort 'frantic'"),
         (CHAT, {"messages": [{"role": "user", "content": "x " * 900_000}]}, 400, "takes 262144"),
@@ -40,7 +40,7 @@ PARTS = [{"type": "text", "text": "What is this?"}, IMAGE]
                 ],
             },
             400,
-            "Message 1 holds an image",
+            "Message 1, part 2: it is given as an image",
         ),
         ("/v1/messages", {"max_tokens": 9, "messages": []}, 400, "messages is empty"),
         (
@@ -57,7 +57,7 @@ PARTS = [{"type": "text", "text": "What is this?"}, IMAGE]
                 ]
             },
             400,
-            "Message 1 holds an image",
+            "Message 1, part 2: it is given as an image",
         ),
     ],
 )
