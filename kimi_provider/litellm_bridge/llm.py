@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from typing import Any
 
@@ -21,7 +21,7 @@ from ..errors import BadRequest, KimiError
 from ..events import Event, Finished, Notice, TextDelta, Usage
 from ..loops import background
 from ..settings import SettingsError
-from . import inbound, outbound
+from . import deployments, inbound, outbound
 from .failures import to_litellm
 from .progress import Progress
 
@@ -80,6 +80,8 @@ class _Call:
         self._handler = handler
         self._ignored: tuple[str, ...] = ()
         with self.translating():
+            if not kwargs.get("api_key"):
+                deployments.require_key(handler.unset_keys, kwargs.get("litellm_params"))
             self.inbound = inbound.read(
                 model=self.model,
                 messages=kwargs.get("messages") or (),
@@ -147,6 +149,8 @@ class KimiLLM(CustomLLM):  # type: ignore[misc]  # litellm is not followed by my
     def __init__(self) -> None:
         super().__init__()
         self._engine: KimiEngine | None = None
+        #: Deployments that must not answer, and why, by LiteLLM's id; a proxy fills it when it starts.
+        self.unset_keys: Mapping[str, str] = {}
         self._lock = threading.Lock()
 
     @property

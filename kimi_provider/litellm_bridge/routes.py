@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import difflib
 import logging
-from collections.abc import Iterator
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from litellm.proxy.anthropic_endpoints import endpoints as anthropic_endpoints
 
 from .. import admin
 from ..observe import redact_logs
+from . import deployments
 from .gemini import routes as gemini
 
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ log = logging.getLogger(__name__)
 _HOST_LOGGERS = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "LiteLLM Proxy.stdout")
 _SERVER_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "asyncio")
 
+_NO_CREDENTIAL = (
+    "no Kimi credential. Looked for KIMI_TOKEN in the environment and in .env; a kimi/ row of model_list may also name "
+    "its own with api_key."
+)
+
 
 def start_up(handler: KimiLLM, limits: list[str], provider: str) -> None:
     """Mount the routes and say what an operator should know. Raises SettingsError: a gateway with a broken setting
@@ -43,8 +48,13 @@ def start_up(handler: KimiLLM, limits: list[str], provider: str) -> None:
     engine = handler.engine()
     with suppress(RuntimeError):  # no loop runs yet: then tidying stays in the background
         engine.tidier.home = asyncio.get_running_loop()
-    for hint in _missing_credentials(provider, shared=bool(engine.pool.accounts)):
-        log.warning("kimi-provider: %s", hint)
+    config = proxy_server.proxy_config.get_config_state()
+    handler.unset_keys = deployments.unset_keys(config, proxy_server.user_config_file_path, provider)
+    for why in handler.unset_keys.values():
+        log.warning("kimi-provider: %s: it can't answer.", why)
+    rows = deployments.own_rows(config, provider)
+    if not engine.pool.accounts and not (rows and all(row["litellm_params"].get("api_key") for _, row in rows)):
+        log.warning("kimi-provider: %s", _NO_CREDENTIAL)
     for limit in [*limits, *_tell_retry_after()]:
         log.warning("kimi-provider: %s", limit)
     for router in (
@@ -54,29 +64,6 @@ def start_up(handler: KimiLLM, limits: list[str], provider: str) -> None:
     ):
         _mount(proxy_server.app, router)
     logging_callback_manager.add_litellm_callback(GatewayHooks(provider))
-
-
-def _missing_credentials(provider: str, *, shared: bool) -> Iterator[str]:
-    """What to say of deployments that have no account to answer with. LiteLLM has put the values of variables in place
-    of their names by now, None for one that is not set.
-    """
-    rows = proxy_server.proxy_config.get_config_state().get("model_list")
-    own = {
-        row.get("model_name"): params
-        for row in (rows if isinstance(rows, list) else ())
-        if isinstance(row, dict)
-        and isinstance(params := row.get("litellm_params"), dict)
-        and str(params.get("model")).startswith(f"{provider}/")
-    }
-    for name, params in own.items():
-        if "api_key" in params and not params["api_key"]:
-            without = "the accounts of KIMI_TOKEN answer" if shared else "it can't answer"
-            yield f"the variable that '{name}' names as its api_key is not set: {without}."
-    if not shared and not (own and all(params.get("api_key") for params in own.values())):
-        yield (
-            "no Kimi credential. Looked for KIMI_TOKEN in the environment and in .env; a kimi/ row of model_list may "
-            "also name its own with api_key."
-        )
 
 
 def _mount(app: Any, router: APIRouter) -> None:

@@ -71,7 +71,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, simulator_process: Simulator
 def test_the_start_says_what_is_missing(proxy: Foreign) -> None:
     lines = [line for line in proxy.output.splitlines() if line.startswith("kimi-provider: ")]
     assert len(lines) == 2, proxy.output
-    assert "the variable that 'of-nobody' names as its api_key is not set" in lines[0]
+    assert "NOBODYS_KIMI that 'of-nobody' names as its api_key is not set: it can't answer" in lines[0]
     for words in ("KIMI_TOKEN", ".env", "api_key"):
         assert words in lines[1]
 

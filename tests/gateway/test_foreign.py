@@ -160,6 +160,11 @@ def sent(other: OtherProvider) -> list[dict[str, str]]:
 
 # --- our models under a stranger's settings ---------------------------------------------------------------
 
+ABSENT = {"model": "kimi/kimi-latest", "api_key": "os.environ/ABSENT_TOKEN"}
+ABSENT_ROWS: list[dict[str, Any]] = [
+    {"model_name": "absent", "litellm_params": ABSENT},
+    {"model_name": "absent-numbered", "litellm_params": ABSENT, "model_info": {"id": "one"}},
+]
 SETTINGS: list[dict[str, Any]] = [{}, {"drop_params": True}, {"drop_params": False}]
 
 
@@ -170,7 +175,7 @@ def guest(
     logins = [simulator_process.login(f"guest-{number}") for number in range(2)]
     bad = {"model": "kimi/kimi-latest", "api_key": "os.environ/DEAD_TOKEN"}
     config = {
-        "model_list": [KIMI_ROW, {"model_name": "dead", "litellm_params": bad}],
+        "model_list": [KIMI_ROW, {"model_name": "dead", "litellm_params": bad}, *ABSENT_ROWS],
         "litellm_settings": {**OURS, **request.param},
         "general_settings": {"master_key": "os.environ/LITELLM_MASTER_KEY"},
     }
@@ -247,3 +252,25 @@ def test_a_dead_token_names_its_cure_every_time(guest: BareLiteLLM, path: str, s
         answer = guest.http.post(path, json=body)
         assert answer.status_code == 401, answer.text
         assert "private window" in answer.text
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses", "generateContent"])
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("model", [row["model_name"] for row in ABSENT_ROWS])
+def test_the_pool_never_answers_for_an_account_that_is_not_there(
+    guest: BareLiteLLM, simulator: Simulator, model: str, path: str, stream: bool
+) -> None:
+    body: dict[str, Any] = {"model": model, "messages": ASK, "input": "Hi", "max_tokens": 9, "stream": stream}
+    if path == "generateContent":
+        path, body = f"/v1beta/models/{model}:{'streamGenerateContent' if stream else path}", GEMINI
+    answer = guest.http.post(path, json=body)
+    assert answer.status_code == 401, answer.text
+    assert f"ABSENT_TOKEN that '{model}' names as its api_key is not set" in answer.text
+    assert "KIMI_TOKEN" in answer.text
+    assert simulator.state()["total_streams"] == 0
+
+
+def test_the_start_names_the_variables_that_are_not_set(guest: BareLiteLLM) -> None:
+    for row in ABSENT_ROWS:
+        words = f"ABSENT_TOKEN that '{row['model_name']}' names as its api_key is not set: it can't answer."
+        assert f"kimi-provider: {words}" in guest.output
