@@ -41,9 +41,10 @@ def unset_keys(config: Mapping[str, Any], path: str | None, provider: str) -> di
     found = {}
     for place, row in own_rows(config, provider):
         params, name = row["litellm_params"], str(row.get("model_name"))
-        if "api_key" in params and not params["api_key"]:
-            written = str(names.get((place, name)))
-            variable = written.removeprefix(_REFERENCE) if written.startswith(_REFERENCE) else "the variable"
+        written = str(names.get((place, name), _REFERENCE))
+        # One that is written empty names no account, and means any.
+        if "api_key" in params and not params["api_key"] and written.startswith(_REFERENCE):
+            variable = written.removeprefix(_REFERENCE) or "the variable"
             found[_id(row)] = f"{variable} that '{name}' names as its api_key is not set"
     return found
 

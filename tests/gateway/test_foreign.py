@@ -165,6 +165,7 @@ ABSENT_ROWS: list[dict[str, Any]] = [
     {"model_name": "absent", "litellm_params": ABSENT},
     {"model_name": "absent-numbered", "litellm_params": ABSENT, "model_info": {"id": "one"}},
 ]
+EMPTY_ROW = {"model_name": "empty", "litellm_params": {"model": "kimi/kimi-latest", "api_key": None}}
 SETTINGS: list[dict[str, Any]] = [{}, {"drop_params": True}, {"drop_params": False}]
 
 
@@ -175,7 +176,7 @@ def guest(
     logins = [simulator_process.login(f"guest-{number}") for number in range(2)]
     bad = {"model": "kimi/kimi-latest", "api_key": "os.environ/DEAD_TOKEN"}
     config = {
-        "model_list": [KIMI_ROW, {"model_name": "dead", "litellm_params": bad}, *ABSENT_ROWS],
+        "model_list": [KIMI_ROW, {"model_name": "dead", "litellm_params": bad}, *ABSENT_ROWS, EMPTY_ROW],
         "litellm_settings": {**OURS, **request.param},
         "general_settings": {"master_key": "os.environ/LITELLM_MASTER_KEY"},
     }
@@ -268,6 +269,12 @@ def test_the_pool_never_answers_for_an_account_that_is_not_there(
     assert f"ABSENT_TOKEN that '{model}' names as its api_key is not set" in answer.text
     assert "KIMI_TOKEN" in answer.text
     assert simulator.state()["total_streams"] == 0
+
+
+def test_an_api_key_that_is_left_empty_means_any_account(guest: BareLiteLLM, simulator: Simulator) -> None:
+    assert guest.http.post("/v1/chat/completions", json={"model": "empty", "messages": ASK}).status_code == 200
+    assert simulator.state()["total_streams"] == 1
+    assert "'empty'" not in guest.output
 
 
 def test_the_start_names_the_variables_that_are_not_set(guest: BareLiteLLM) -> None:
