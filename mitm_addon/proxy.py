@@ -48,6 +48,8 @@ def password() -> str:
 def build(redirector: Redirector, settings: Mapping[str, Any], *more: object) -> master.Master:
     """A master with mitmproxy's own addons and ours. Raises ProxyError when the settings can't be used."""
     made = master.Master(options.Options(), with_termlog=False)
+    # At level DEBUG it logs every header; mitmproxy's own commands raise it, too.
+    logging.getLogger("hpack").setLevel(logging.WARNING)
     for addon in addons.default_addons():
         if isinstance(addon, onboarding.Onboarding):
             continue
@@ -100,6 +102,8 @@ async def running(
         )
     finally:
         logging.getLogger("mitmproxy").removeHandler(errors)
+        # mitmproxy leaves its sockets to the end of the process.
+        await made.addons.get("proxyserver").servers.update([])
         made.shutdown()
         await asyncio.wait((task,))
 
