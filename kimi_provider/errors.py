@@ -15,7 +15,8 @@
     │   ├── TooManyStreams        429  other answers of the account are still running
     │   └── QuotaExhausted        429
     ├── UpstreamError             502  the service answered something that is no answer
-    │   └── ProtocolError         502  its bytes do not follow the protocol, or stop in the middle
+    │   ├── ProtocolError         502  its bytes do not follow the protocol, or stop in the middle
+    │   └── UnusableAnswer        502  the model wrote something else than was asked for: no JSON, no call
     ├── Overloaded                503  the service is busy
     ├── Unavailable               503  the service can't be reached or says try again
     └── UpstreamTimeout           504
@@ -87,6 +88,10 @@ _CURES: dict[str, dict[Language, str]] = {
         "en": "Try again, or raise KIMI_TIMEOUT_S / KIMI_IDLE_TIMEOUT_S.",
         "id": "Coba lagi, atau naikkan KIMI_TIMEOUT_S / KIMI_IDLE_TIMEOUT_S.",
     },
+    "unusable_answer": {
+        "en": "Try again, say in the prompt what is wanted, or use a simpler schema or fewer tools.",
+        "id": "Coba lagi, perjelas permintaan dalam prompt, atau pakai skema lebih sederhana atau lebih sedikit alat.",
+    },
     "upstream_protocol": {
         "en": "The answer was not usable; try again. If it stays, the service's protocol may have changed: update "
         "kimi-provider or overlay upstream.yaml (KIMI_UPSTREAM_FILE).",
@@ -114,6 +119,7 @@ _HEADLINES_ID: dict[str, str] = {
     "quota_exhausted": "Kuota habis",
     "upstream_error": "Layanan Kimi gagal",
     "upstream_protocol": "Jawaban layanan tidak dapat dibaca",
+    "unusable_answer": "Jawaban model tidak sesuai permintaan",
     "overloaded": "Kimi sedang sibuk",
     "unavailable": "Layanan tidak terjangkau",
     "timeout": "Waktu habis",
@@ -273,6 +279,14 @@ class ProtocolError(UpstreamError):
     """The service's bytes do not follow the protocol, or stop in the middle."""
 
     code = "upstream_protocol"
+
+
+class UnusableAnswer(UpstreamError):
+    """The model wrote something else than was asked for, twice: no valid JSON, no call of a tool."""
+
+    code = "unusable_answer"
+    another_account = False
+    try_again = False
 
 
 class Overloaded(KimiError):

@@ -87,12 +87,21 @@ ANY_TOOL = ToolChoice()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class JsonFormat:
+    """The answer is to be JSON: valid by `schema`, or any object without one."""
+
+    schema: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ChatRequest:
     """One answer wanted.
 
     `model` is the name behind `kimi/`. `thinking` and `effort` are the caller's words (`none`, `minimal`, `low`,
-    `medium`, `high`, `xhigh`, `max`); None leaves the model's default. `credential` is a deployment's own api_key:
-    then only that account is used. `timeout_s` bounds the whole call.
+    `medium`, `high`, `xhigh`, `max`); None leaves the model's default. `stop` ends the answer before any of its
+    strings, `max_tokens` by estimate. `collected`: the caller gets the answer as a whole, so it may be mended before it
+    is shown. `credential` is a deployment's own api_key: then only that account is used. `timeout_s` bounds the whole
+    call.
     """
 
     model: str
@@ -103,5 +112,9 @@ class ChatRequest:
     tools: tuple[ToolSpec, ...] = ()
     tool_choice: ToolChoice = ANY_TOOL
     parallel_tool_calls: bool = True
+    response_format: JsonFormat | None = None
+    stop: tuple[str, ...] = ()
+    max_tokens: int | None = None
+    collected: bool = False
     credential: str | None = field(default=None, repr=False)
     timeout_s: float | None = None

@@ -264,7 +264,7 @@ class JsonReader:
     def _string(self, source: Source) -> Status | None:
         if run := self._ending.text_run.match(source.text, source.at):
             source.at = run.end()
-            self._text(run[0])
+            self._text(json.loads(f'"{run[0]}"') if "\\" in run[0] else run[0])
             return None
         if source.ended:
             return Status.BROKEN if source.final else Status.MORE

@@ -83,8 +83,10 @@ class Ending:
     def __init__(self, own: str | None) -> None:
         self.own: Pattern | None = regex.compile(own) if own else None
         self.first = _first(own) if own else ""
-        #: A run inside a JSON string in which nothing needs a second look.
-        self.text_run = re.compile(r'[^"\\\x00-\x1f' + re.escape(self.first) + "]+")
+        #: A run inside a JSON string in which nothing needs a second look; its escapes are simple ones.
+        plain = r'[^"\\\x00-\x1f' + re.escape(self.first) + "]"
+        harmless = f"|{_harmless(self.first, self.own)}" if self.own is not None else ""
+        self.text_run = re.compile(rf'(?:{plain}+{harmless}|\\["\\/bfnrt])+')
 
 
 class Markup:
@@ -115,8 +117,14 @@ class Markup:
         self.closing_tag = regex.compile(_CLOSING_TAG)
         patterns = [f.start for f in (*families.named, *families.json_calls)] + [*families.noise, *families.closing]
         self._first_characters = "".join(sorted({_first(p) for p in patterns} | set("<`[{")))
-        #: Characters that deserve a second look in plain text.
-        self.trigger = re.compile("[" + re.escape(self._first_characters) + "]")
+        #: Places in plain text that deserve a second look.
+        self.trigger = re.compile(
+            "|".join(_suspicious(first, self.opening, self.opening_after_call) for first in self._first_characters)
+        )
+        #: A run inside an argument between tags in which nothing does.
+        ends = (ending.own for ending in self.named_ends)
+        inside = (self.parameter, self.parameter_end, self.closing_tag, self.boundary, *ends)
+        self.value_run = re.compile(rf"(?:[^<&\[]+|{_harmless('<', *inside)}|{_harmless('[', *inside)})+")
 
     def trigger_with(self, ending: Ending) -> re.Pattern[str]:
         """Characters at which `boundary` or `ending` may begin."""
@@ -148,6 +156,21 @@ def _first(pattern: str) -> str:
     if pattern.startswith("\\"):
         return "\n" if pattern[1] == "n" else pattern[1]
     return pattern[0]
+
+
+def _followers(first: str, *patterns: Pattern) -> str:
+    """A character class of what may stand behind `first` where one of `patterns` begins with it."""
+    ascii_ones = [chr(code) for code in range(128) if any(p.match(first + chr(code), partial=True) for p in patterns)]
+    others = r"\u0080-\U0010ffff" if any(p.match(first + "\u00e9", partial=True) for p in patterns) else ""
+    return "[" + "".join(map(re.escape, ascii_ones)) + others + "]" if ascii_ones or others else "(?!)"
+
+
+def _suspicious(first: str, *patterns: Pattern) -> str:
+    return rf"{re.escape(first)}(?=\Z|{_followers(first, *patterns)})"
+
+
+def _harmless(first: str, *patterns: Pattern) -> str:
+    return rf"{re.escape(first)}(?!\Z|{_followers(first, *patterns)})"
 
 
 @lru_cache(maxsize=64)

@@ -23,7 +23,6 @@ from .schemas import View, from_markup
 from .values import ArgumentsWriter
 
 _ENTITY = regex.compile(r"&(?:lt|gt|amp|quot|apos|#\d{1,7}|#x[0-9a-fA-F]{1,6});")
-_RUN = re.compile(r"[^<&\[]+")
 #: White space between a closing tag and what proves it. More of it proves it, too.
 _GAP_CHARS = 64
 #: Text of this size is no "null" any more, whatever blanks are around it.
@@ -255,9 +254,9 @@ class ParameterReader:
         self._value = None
 
     def _read_value(self, source: Source) -> Status | None:
-        if run := _RUN.match(source.text, source.at):
+        if run := self._markup.value_run.match(source.text, source.at):
             source.at = run.end()
-            self._add("add", run[0])
+            self._add("sign" if "<" in run[0] else "add", run[0])
             return None
         if source.ended:
             return self._value_at_end(source) if source.final else Status.MORE

@@ -154,14 +154,14 @@ class ToolParser:
             if found.start() > at:
                 self._show(source.text[at : found.start()])
                 source.at = at = found.start()
-            if self._fenced and self._calls.seen and found[0] == "`":
+            if self._fenced and self._calls.seen and source.text[at] == "`":
                 if source.text.startswith("```", at):
                     source.at = at + 3
                     self._fenced = False
                     return True
                 if "```".startswith(source.text[at : at + 3]) and not source.final:
                     return False
-            opening = source.attempt(look)
+            opening = self._opening_at(source, look)
             if opening == "wait":
                 return False
             if opening is not None and self._open(source, opening):
@@ -174,6 +174,15 @@ class ToolParser:
         self._show(source.text[at:])
         source.at = len(source.text)
         return False
+
+    def _opening_at(self, source: Source, look: Any) -> Any:
+        """The tag here, "wait" or None. A mere wrapper may still turn out to begin a call: `<tool>Read</tool>`."""
+        found = source.attempt(look)
+        if isinstance(found, regex.Match) and (found["t"] or found["noise"]):
+            begin = found.end("fence") if found["fence"] else source.at
+            if source.attempt(self._markup.starts, begin) == "wait":
+                return "wait"
+        return found
 
     def _cut_off(self, source: Source) -> bool:
         """Whether the answer ends in the middle of a tag, which is not to be seen."""

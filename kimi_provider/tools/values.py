@@ -1,7 +1,7 @@
 """What is made of JSON while it is read: a value, or a call's arguments that are passed on at once.
 
-Both take the same steps (`Steps`), one for each thing that a reader has understood for sure. `ArgumentsWriter` turns
-them into JSON text whose types fit the tool's schema. Law: what `take` has returned is never taken back, and is always
+Both take the same steps (`Steps`), one for each thing that a reader has understood for sure. `JsonWriter` turns
+them into JSON text whose types fit a schema. Law: what `take` has returned is never taken back, and is always
 the beginning of the final text; `finish` completes it from a value that was repaired as a whole.
 """
 
@@ -99,11 +99,11 @@ class _Frame:
         self.count = 0
 
 
-class ArgumentsWriter:
-    """Steps -> the JSON text of one call's arguments."""
+class JsonWriter:
+    """Steps -> JSON text by a schema."""
 
-    def __init__(self, schema: Mapping[str, Any]) -> None:
-        self._root = View({"type": "object", **schema})
+    def __init__(self, view: View) -> None:
+        self._root = view
         self._out: list[str] = []
         self._frames: list[_Frame] = []
         #: A value that must be seen whole before it can be written with the right type.
@@ -184,7 +184,7 @@ class ArgumentsWriter:
             self._settle()
         else:
             view = self._next()
-            self._write(coerced(value, view))
+            self._write(self._fitting(value, view))
 
     def end(self) -> None:
         """See Steps."""
@@ -203,9 +203,7 @@ class ArgumentsWriter:
         if self.complete:
             return
         self._held = None
-        value = coerced(value, self._root)
-        if not isinstance(value, Mapping):
-            value = {}
+        value = self._fitting(value, self._root)
         self._put(self._rest(0, value) if self.begun else _dumped(value))
         self.complete = True
 
@@ -273,14 +271,12 @@ class ArgumentsWriter:
             view = self._root
         else:
             view = frame.view.item() if frame.keys is None else frame.view.member(frame.key or "")
-        value = coerced(held.value, view)
-        if frame is None and not isinstance(value, Mapping):
-            value = {}
-        self._write(value)
+        self._write(self._fitting(held.value, view))
+
+    def _fitting(self, value: Any, view: View) -> Any:
+        return coerced(value, view)
 
     def _write(self, value: Any) -> None:
-        if not self._frames and not isinstance(value, Mapping):
-            value = {}
         self._put(_dumped(value))
         self._value_done()
 
@@ -290,6 +286,17 @@ class ArgumentsWriter:
 
     def _put(self, text: str) -> None:
         self._out.append(text)
+
+
+class ArgumentsWriter(JsonWriter):
+    """The JSON text of one call's arguments: always an object."""
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        super().__init__(View({"type": "object", **schema}))
+
+    def _fitting(self, value: Any, view: View) -> Any:
+        value = coerced(value, view)
+        return {} if view is self._root and not isinstance(value, Mapping) else value
 
 
 class _Dropped(ValueBuilder):

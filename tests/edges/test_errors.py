@@ -37,6 +37,7 @@ TREE = {
     "QuotaExhausted": ("RateLimited", 429, "quota_exhausted", True, False),
     "UpstreamError": ("KimiError", 502, "upstream_error", True, True),
     "ProtocolError": ("UpstreamError", 502, "upstream_protocol", True, True),
+    "UnusableAnswer": ("UpstreamError", 502, "unusable_answer", False, False),
     "Overloaded": ("KimiError", 503, "overloaded", True, True),
     "Unavailable": ("KimiError", 503, "unavailable", True, True),
     "UpstreamTimeout": ("KimiError", 504, "timeout", False, False),
