@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
@@ -27,7 +28,9 @@ from . import serve as serving
 from .engine import KimiEngine
 from .errors import CredentialMissing, KimiError, Language
 from .events import Citation, Finished, Source, TextDelta, ThinkingDelta
+from .live import merged
 from .observe import redact, redact_logs
+from .protocols import LiveModel
 from .request import ChatRequest, Message, TextPart
 from .settings import Settings, SettingsError
 from .simulator.server import SimulatorServer
@@ -40,6 +43,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+PROVIDER = "kimi"
+
 # Lines are never cut to the terminal's width: a path or command that is broken up can't be copied.
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -185,9 +190,7 @@ async def _chat(engine: KimiEngine, model: str, prompt: str) -> None:
             "No Kimi credential: looked for KIMI_TOKEN in the environment and in .env",
             cure=f"Set it, or try: {program()} chat --demo 'Hello'",
         )
-    request = ChatRequest(
-        model=model.removeprefix("kimi/"), messages=(Message(role="user", parts=(TextPart(text=prompt),)),)
-    )
+    request = ChatRequest(model=model, messages=(Message(role="user", parts=(TextPart(text=prompt),)),))
     dimmed = begun = False
     cited: dict[int, Source] = {}
     try:
@@ -217,20 +220,52 @@ async def _chat(engine: KimiEngine, model: str, prompt: str) -> None:
 @app.command()
 def models(
     live: Annotated[bool, typer.Option("--live", help="Also ask the service what it offers now.")] = False,
+    as_yaml: Annotated[bool, typer.Option("--yaml", help="Print a LiteLLM configuration with a row for each.")] = False,
 ) -> None:
     """List the model names this gateway understands."""
     with _one_sentence():
         settings = Settings.load()
         upstream = Upstream.load(settings.kimi_upstream_file)
-        rows = []
-        for name, spec in upstream.models.items():
-            aliases = ", ".join(alias for alias, target in upstream.aliases.items() if target == name)
-            rows.append((f"kimi/{name}", spec.title, f"{spec.context_tokens // 1024}K", aliases))
-        _print_rows(("model", "serves", "window", "also called"), rows)
-        suffixes = " ".join(f"-{name}" for name in upstream.suffixes)
-        out.print(f"Suffixes that may follow a name: {suffixes}", style="dim")
+        offered: tuple[LiveModel, ...] = ()
         if live:
-            _print_live(KimiEngine(settings, upstream))
+            offered = asyncio.run(KimiEngine(settings, upstream).models())
+            upstream = merged(upstream, offered)
+        if as_yaml:
+            out.print(Text(yaml.safe_dump(_configuration(upstream, offered), sort_keys=False)), end="")
+            return
+        _print_table(upstream)
+        if live:
+            out.print("\nThe service offers now:")
+            _print_live(upstream, offered)
+
+
+def _configuration(upstream: Upstream, offered: Sequence[LiveModel]) -> dict[str, Any]:
+    """A row for every model, without those that the service, when asked, doesn't name any more."""
+    ids = {upstream.resolve(live.id).model for live in offered if upstream.knows(live.id.lower())}
+    # LiteLLM's Responses API can't take a model that is named like its provider: another name then.
+    other = {PROVIDER: next((alias for alias, name in upstream.aliases.items() if name == PROVIDER), PROVIDER)}
+    rows = [
+        {"model_name": name, "litellm_params": {"model": f"{PROVIDER}/{other.get(name, name)}"}}
+        for name, spec in upstream.models.items()
+        if not ids or spec.model is None or spec.model in ids
+    ]
+    handler = {"provider": PROVIDER, "custom_handler": "kimi_provider.litellm_bridge.handler"}
+    return {"model_list": rows, "litellm_settings": {"custom_provider_map": [handler]}}
+
+
+def _print_table(upstream: Upstream) -> None:
+    rows = []
+    for name, spec in upstream.models.items():
+        aliases = ", ".join(alias for alias, target in upstream.aliases.items() if target == name)
+        search = "own" if spec.kimiplus_id else "yes" if spec.search else "asked"
+        thinking = "always" if spec.thinking_always else "yes" if spec.thinking else "asked"
+        efforts = " ".join(word for word in spec.efforts if word in spec.exact_efforts)
+        facts = (f"{spec.context_tokens // 1024}K", thinking, efforts, search, aliases)
+        rows.append((f"{PROVIDER}/{name}", spec.title, *facts))
+    _print_rows(("model", "serves", "window", "thinking", "efforts", "search", "also called"), rows)
+    suffixes = " ".join(f"-{name}" for name in upstream.suffixes)
+    out.print(f"{PROVIDER}/<id of a Kimi+ agent> asks that agent.", style="dim")
+    out.print(f"Suffixes that may follow a name: {suffixes}", style="dim")
 
 
 def _print_rows(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
@@ -241,13 +276,13 @@ def _print_rows(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Non
         out.print(Text(line, style="bold" if row is titles else ""))
 
 
-def _print_live(engine: KimiEngine) -> None:
+def _print_live(upstream: Upstream, offered: Sequence[LiveModel]) -> None:
     rows = []
-    for row in asyncio.run(engine.models()):
-        efforts = ", ".join(effort.removeprefix("REASONING_EFFORT_").lower() for effort in row.efforts)
-        rows.append((row.id, row.title, row.scenario, efforts))
-    out.print("\nThe service offers now:")
-    _print_rows(("id", "title", "scenario", "efforts"), rows)
+    for live in offered:
+        efforts = " ".join(effort.removeprefix("REASONING_EFFORT_").lower() for effort in live.efforts)
+        name = upstream.row_name(live.id) if upstream.knows(live.id.lower()) else None
+        rows.append((live.id, live.title, live.scenario, efforts, name or "can't be asked for"))
+    _print_rows(("id", "title", "scenario", "efforts", "model"), rows)
 
 
 @app.command()

@@ -21,11 +21,13 @@ from .errors import (
     ContextTooLong,
     CredentialError,
     KimiError,
+    ModelNotFound,
     NotFound,
     PermissionRefused,
     UpstreamTimeout,
 )
 from .events import ChatOpened, Event, Finished, FinishReason, Notice, TextDelta, ThinkingDelta, Usage
+from .live import LiveTable
 from .protocols import ChatProtocol, EndpointRetired, LiveModel, Profile, Turn
 from .protocols.generations import Generations
 from .request import ChatRequest
@@ -44,7 +46,7 @@ class KimiEngine:
 
     def __init__(self, settings: Settings, upstream: Upstream) -> None:
         self.settings = settings
-        self.upstream = upstream
+        self.live = LiveTable(upstream, self.models)
         self.keeper = TokenKeeper(settings, upstream)
         self.pool = Pool.from_settings(settings, upstream)
         self.tidier = Tidier(settings, self.keeper)
@@ -60,7 +62,7 @@ class KimiEngine:
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Events of one answer; `Usage` and `Finished` come last. Raises KimiError."""
         loop = asyncio.get_running_loop()
-        spec = self.upstream.resolve(request.model)
+        spec = await self.resolve(request.model)
         allowed_s = min(self.settings.kimi_timeout_s, request.timeout_s or self.settings.kimi_timeout_s)
         deadline = loop.time() + allowed_s
         async with self._uploads.open(request.messages, deadline) as files:
@@ -111,6 +113,18 @@ class KimiEngine:
                     raise failure
                 log.info("account %s: %s; trying again in %.1f s", account.short_id, failure.code, pause_s)
                 await asyncio.sleep(pause_s)
+
+    @property
+    def upstream(self) -> Upstream:
+        """The data file, with the models that the service was last seen to offer."""
+        return self.live.upstream
+
+    async def resolve(self, model: str) -> ModelSpec:
+        """The row of a model's name, which only the service's own list may have. Raises ModelNotFound."""
+        try:
+            return self.upstream.resolve(model)
+        except ModelNotFound:
+            return (await self.live.refreshed()).resolve(model)
 
     async def check(self, credential: str | None = None) -> Profile:
         """Prove a credential (or the pool's next account) without a prompt (protocol A.7). Raises KimiError."""
@@ -312,29 +326,14 @@ def _about_a_file(failure: KimiError) -> bool:
     return isinstance(failure, BadRequest | NotFound) and not isinstance(failure, ContentFiltered | ContextTooLong)
 
 
-def thinks(request: ChatRequest, spec: ModelSpec) -> bool:
-    """Whether thinking comes with the answer: the caller's word before the row's (protocol D.2)."""
-    wanted = spec.thinking
-    if request.effort is not None:
-        wanted = request.effort not in ("none", "minimal")
-    elif request.thinking is not None:
-        wanted = request.thinking
-    return wanted or spec.thinking_always
-
-
 def _turn(request: ChatRequest, spec: ModelSpec, prompt: Prompt, deadline: float) -> Turn:
-    """Map the caller's words for thinking and effort to the service's (protocol D.2). Raises BadRequest."""
-    effort = request.effort
-    if effort is not None and spec.efforts and effort not in spec.efforts:
-        raise BadRequest(f"Unknown reasoning effort '{effort[:40]}'. Choose one of: {', '.join(spec.efforts)}.")
-    thinking = thinks(request, spec)
-    if effort is None:
-        effort = spec.effort_on if thinking else spec.effort_off
+    """Raises BadRequest for an effort that nobody knows."""
+    asked = spec.effort_for(request.effort, request.thinking)
     return Turn(
         prompt=prompt.text,
         spec=spec,
-        thinking=thinking,
-        effort=spec.efforts.get(effort) if effort is not None else None,
+        thinking=asked.thinking,
+        effort=asked.value,
         search=spec.search if request.search is None else request.search,
         deadline=deadline,
     )

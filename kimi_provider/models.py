@@ -170,24 +170,33 @@ class ModelTable(Row):
 
     def resolve(self, name: str) -> ModelSpec:
         """The row for a client-facing name, suffixes applied. Raises ModelNotFound with what to use instead."""
-        base = wanted = name.strip().lower().removeprefix("kimi/")
-        suffixes: list[str] = []
-        while (row := self._row(base)) is None:
-            if successor := self.retired.get(base):
-                instead = "-".join((successor, *reversed(suffixes)))
-                raise ModelNotFound(
-                    f"'{_shown(name)}' is retired: Kimi's web chat no longer has it", cure=f"Use {instead}."
-                )
-            base, dash, suffix = base.rpartition("-")
-            if not dash or suffix not in self.suffixes:
-                raise self._unknown(name, wanted)
-            suffixes.append(suffix)
-        for suffix in dict.fromkeys(reversed(suffixes)):
-            case = next((case for case in self.suffixes[suffix] if case.fit(row)), None)
-            if case is None:
-                raise self._unknown(name, wanted)
-            row = row.model_copy(update=case.changes)
-        return row
+        base, suffixes = self._apart(name)
+        row = self._row(base)
+        for suffix in dict.fromkeys(suffixes):
+            case = next((case for case in self.suffixes[suffix] if row is not None and case.fit(row)), None)
+            row = row.model_copy(update=case.changes) if row is not None and case is not None else None
+        if row is not None:
+            return row
+        shown = name if len(name) <= 80 else name[:77] + "..."
+        if successor := self.successor(name):
+            raise ModelNotFound(f"'{shown}' is retired: Kimi's web chat no longer has it", cure=f"Use {successor}.")
+        near = difflib.get_close_matches(_plain(name), [*self.models, *self.aliases], n=3, cutoff=0.5)
+        hint = f" Near names: {', '.join(near)}." if near else ""
+        raise ModelNotFound(f"Kimi has no model '{shown}'.{hint}")
+
+    def successor(self, name: str) -> str | None:
+        """What to use instead of a retired name, with the same suffixes; None for all other names."""
+        base, suffixes = self._apart(name)
+        return "-".join((self.retired[base], *suffixes)) if base in self.retired else None
+
+    def knows(self, name: str) -> bool:
+        """Whether a lower-case name leads to a row without suffixes."""
+        return self._row(name) is not None
+
+    def row_name(self, name: str) -> str:
+        """The name under which the table has a row, for any name without suffixes."""
+        name = name.lower()
+        return self.aliases.get(name, name)
 
     def with_models(self, models: Mapping[str, ModelSpec], aliases: Mapping[str, str]) -> Self:
         """The table with more rows and names; what it has already stays."""
@@ -195,17 +204,23 @@ class ModelTable(Row):
             update={"models": {**models, **self.models}, "aliases": {**aliases, **self.aliases}},
         )
 
+    def _apart(self, name: str) -> tuple[str, list[str]]:
+        """A name as one that the table has, and the suffixes behind it; (name, []) when it has none."""
+        base = wanted = _plain(name)
+        suffixes: list[str] = []
+        while self._row(base) is None and base not in self.retired:
+            base, dash, suffix = base.rpartition("-")
+            if not dash or suffix not in self.suffixes:
+                return wanted, []
+            suffixes.append(suffix)
+        return base, suffixes[::-1]
+
     def _row(self, name: str) -> ModelSpec | None:
         name = self.aliases.get(name, name)
         if (row := self.models.get(name)) is None and self.agents.regex.fullmatch(name):
             return self.agents.row.model_copy(update={"kimiplus_id": name})
         return row
 
-    def _unknown(self, name: str, wanted: str) -> ModelNotFound:
-        near = difflib.get_close_matches(wanted, [*self.models, *self.aliases], n=3, cutoff=0.5)
-        hint = f" Near names: {', '.join(near)}." if near else ""
-        return ModelNotFound(f"Kimi has no model '{_shown(name)}'.{hint}")
 
-
-def _shown(name: str) -> str:
-    return name if len(name) <= 80 else name[:77] + "..."
+def _plain(name: str) -> str:
+    return name.strip().lower().removeprefix("kimi/")

@@ -16,7 +16,7 @@ from typing import Any
 from litellm import CustomLLM
 from litellm.types.utils import ModelResponse, ModelResponseStream
 
-from ..engine import KimiEngine, thinks
+from ..engine import KimiEngine
 from ..errors import BadRequest, KimiError
 from ..events import Event, Finished, Notice, TextDelta, Usage
 from ..loops import background
@@ -78,7 +78,6 @@ class _Call:
     def __init__(self, handler: KimiLLM, kwargs: dict[str, Any]) -> None:
         self.model: str = kwargs["model"]
         self._handler = handler
-        self._ignored: tuple[str, ...] = ()
         with self.translating():
             if not kwargs.get("api_key"):
                 deployments.require_key(handler.unset_keys, kwargs.get("litellm_params"))
@@ -90,7 +89,6 @@ class _Call:
                 timeout=kwargs.get("timeout"),
                 api_key=kwargs.get("api_key"),
             )
-        self._ignored = self.inbound.ignored
 
     @contextmanager
     def translating(self) -> Iterator[None]:
@@ -109,16 +107,21 @@ class _Call:
         raise to_litellm(failure, model=self.model, language=self._handler.language) from None
 
     def headers(self) -> dict[str, str]:
-        """Who answers, and which parameters have no effect."""
-        served_by = {outbound.SERVED_BY: self.model}
-        return {**served_by, "x-kimi-ignored": ",".join(self._ignored)} if self._ignored else served_by
+        """Who answers, and which parameters have no effect or get the nearest that Kimi does."""
+        named = {
+            outbound.SERVED_BY: (self.model,),
+            "x-kimi-ignored": sorted({*self.inbound.ignored, *self._effort.ignored}),
+            "x-kimi-emulated": self._effort.emulated,
+        }
+        return {header: ",".join(names) for header, names in named.items() if names}
 
-    def answer(self) -> outbound.Answer:
+    async def answer(self) -> outbound.Answer:
         """How the model and the request want the answer to look. Raises KimiError."""
-        upstream, request = self._handler.engine().upstream, self.inbound.request
-        spec = upstream.resolve(self.model)
-        shows_progress = not spec.silent and (spec.show_progress or thinks(request, spec))
-        searches = upstream.connect.search_tool_names.__contains__
+        engine, request = self._handler.engine(), self.inbound.request
+        spec = await engine.resolve(self.model)
+        self._effort = spec.effort_for(request.effort, request.thinking)
+        shows_progress = not spec.silent and (spec.show_progress or self._effort.thinking)
+        searches = engine.upstream.connect.search_tool_names.__contains__
         return outbound.Answer(
             model=self.model,
             silent=spec.silent,
@@ -175,7 +178,7 @@ class KimiLLM(CustomLLM):  # type: ignore[misc]  # litellm is not followed by my
         call = _Call(self, kwargs)
         first: list[Event] = []
         with call.translating():
-            answer = call.answer()
+            answer = await call.answer()
             events = call.events()
             try:
                 async for event in events:
@@ -193,7 +196,7 @@ class KimiLLM(CustomLLM):  # type: ignore[misc]  # litellm is not followed by my
         """One whole answer."""
         call = _Call(self, kwargs)
         with call.translating():
-            answer = call.answer()
+            answer = await call.answer()
             async with aclosing(call.events()) as events:
                 response = await outbound.collect(events, answer)
         outbound.attach_headers(response, {**call.headers(), **answer.headers()})

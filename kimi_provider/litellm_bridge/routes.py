@@ -23,9 +23,12 @@ from litellm.proxy.anthropic_endpoints import endpoints as anthropic_endpoints
 from .. import admin
 from ..observe import redact_logs
 from . import deployments
+from .gemini import models as gemini_models
 from .gemini import routes as gemini
+from .listing import Listing
 
 if TYPE_CHECKING:
+    from ..engine import KimiEngine
     from .llm import KimiLLM
 
 log = logging.getLogger(__name__)
@@ -55,15 +58,17 @@ def start_up(handler: KimiLLM, limits: list[str], provider: str) -> None:
     rows = deployments.own_rows(config, provider)
     if not engine.pool.accounts and not (rows and all(row["litellm_params"].get("api_key") for _, row in rows)):
         log.warning("kimi-provider: %s", _NO_CREDENTIAL)
-    for limit in [*limits, *_tell_retry_after()]:
+    listing = Listing(handler, provider)
+    for limit in [*limits, *_tell_retry_after(), *listing.expand_wildcards()]:
         log.warning("kimi-provider: %s", limit)
     for router in (
-        _router(handler, provider),
-        gemini.list_router(),
-        gemini.router(lambda name: _is_ours(name, provider)),
+        _router(handler, listing),
+        listing.router(),
+        gemini_models.list_router(listing.rows),
+        gemini.router(lambda name: listing.model_of(name) is not None),
     ):
         _mount(proxy_server.app, router)
-    logging_callback_manager.add_litellm_callback(GatewayHooks(provider))
+    logging_callback_manager.add_litellm_callback(GatewayHooks(provider, listing, engine))
 
 
 def _mount(app: Any, router: APIRouter) -> None:
@@ -74,7 +79,7 @@ def _mount(app: Any, router: APIRouter) -> None:
     app.router.routes[0:0] = ours
 
 
-def _router(handler: KimiLLM, provider: str) -> APIRouter:
+def _router(handler: KimiLLM, listing: Listing) -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
     @router.get("/ping")
@@ -86,7 +91,7 @@ def _router(handler: KimiLLM, provider: str) -> APIRouter:
         settings = handler.engine().settings
         page = admin.guide(
             base_url=str(request.base_url),
-            models=served_models(provider),
+            models=listing.served(),
             demo=settings.kimi_demo,
             language=settings.kimi_lang,
         )
@@ -99,22 +104,16 @@ def _router(handler: KimiLLM, provider: str) -> APIRouter:
     return router
 
 
-def served_models(provider: str) -> list[str]:
-    """Names of this gateway's own model_list that lead to us."""
-    router = proxy_server.llm_router
-    rows = router.model_list if router is not None else []
-    prefix = f"{provider}/"
-    return list(dict.fromkeys(r["model_name"] for r in rows if r["litellm_params"]["model"].startswith(prefix)))
-
-
 class GatewayHooks(CustomLogger):  # type: ignore[misc]  # litellm is not followed by mypy
     """Mends what LiteLLM answers badly around the provider, for our models only: a mistyped name (400 without a hint),
     an empty /v1/messages (500), a reached limit without retry-after.
     """
 
-    def __init__(self, provider: str) -> None:
+    def __init__(self, provider: str, listing: Listing, engine: KimiEngine) -> None:
         super().__init__()
         self._provider = provider
+        self._listing = listing
+        self._engine = engine
 
     async def async_pre_call_hook(
         self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
@@ -123,12 +122,18 @@ class GatewayHooks(CustomLogger):  # type: ignore[misc]  # litellm is not follow
         name = data.get("model")
         if not isinstance(name, str):
             return
-        if call_type == "anthropic_messages" and not data.get("messages") and name in served_models(self._provider):
+        served = self._listing.served()
+        if call_type == "anthropic_messages" and not data.get("messages") and name in served:
             raise _refusal(400, "messages is empty. Add at least one user message.")
-        if name.lower().startswith(self._provider) and not _known(name):
-            served, wanted = served_models(self._provider), name.removeprefix(f"{self._provider}/")
+        if _known(name):
+            return
+        shown = name if len(name) <= 80 else name[:77] + "..."
+        if successor := self._engine.upstream.successor(name):
+            raise _refusal(404, f"'{shown}' is retired: Kimi's web chat no longer has it. Use {successor}.")
+        # Beside a wildcard row LiteLLM would say of any unknown name that its deployments are not healthy.
+        if name.lower().startswith(self._provider) or self._listing.has_only_ours():
+            wanted = name.removeprefix(f"{self._provider}/")
             near = difflib.get_close_matches(wanted, served, n=3, cutoff=0.4) or served[:3]
-            shown = name if len(name) <= 80 else name[:77] + "..."
             names = f" Near names: {', '.join(near)}." if near else ""
             raise _refusal(404, f"This gateway has no model '{shown}'.{names} See GET /v1/models.")
 
@@ -142,7 +147,7 @@ class GatewayHooks(CustomLogger):  # type: ignore[misc]  # litellm is not follow
         """Send retry-after under its own name, where LiteLLM sends it as llm_provider-retry-after or not at all."""
         name = request_data.get("model")
         waiting = getattr(getattr(original_exception, "response", None), "headers", {}).get("retry-after")
-        if waiting in (None, "0") or not isinstance(name, str) or not _is_ours(name, self._provider):
+        if waiting in (None, "0") or not isinstance(name, str) or self._listing.model_of(name) is None:
             return
         original_exception.headers = {"retry-after": waiting}  # type: ignore[attr-defined]  # where LiteLLM looks first
         _retry_after.set(waiting)
@@ -170,16 +175,11 @@ def _tell_retry_after() -> list[str]:
     return []
 
 
-def _is_ours(name: str, provider: str) -> bool:
-    """Whether a model name of this gateway leads to our provider, through aliases and wildcards too."""
-    router = proxy_server.llm_router
-    rows = router.get_model_list(model_name=name) if router is not None else None
-    return any(row["litellm_params"]["model"].startswith(f"{provider}/") for row in rows or ())
-
-
 def _known(name: str) -> bool:
     router = proxy_server.llm_router
-    return router is not None and bool(name in router.get_model_names() or router.get_model_list(model_name=name))
+    return router is not None and bool(
+        name in router.get_model_names() or router.get_model_list(model_name=name) or router.has_model_id(name)
+    )
 
 
 def _refusal(status: int, message: str) -> HTTPException:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from .models import MODELS_BY_ID, legal_efforts
+from .models import legal_efforts, model_of
 from .refusals import violation
 from .settings import SimulatorSettings
 
@@ -100,7 +100,7 @@ def read_call(body: dict[str, Any], settings: SimulatorSettings) -> ChatCall:
     if settings.empty_chat_id_refused and parent_id == "" and not chat_id:
         raise violation("message.parent_id", "must not be empty")
     blocks, texts, file_ids = _blocks(message)
-    options = _options(body, scenario)
+    options = _options(body, scenario, settings)
     return ChatCall(
         chat_id=chat_id or "",
         parent_id=parent_id or "",
@@ -192,7 +192,7 @@ def _blocks(message: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str], l
     return stored, texts, file_ids
 
 
-def _options(body: dict[str, Any], scenario: str) -> dict[str, Any]:
+def _options(body: dict[str, Any], scenario: str, settings: SimulatorSettings) -> dict[str, Any]:
     given = _object(body, "options")
     options: dict[str, Any] = {}
     for name in ("thinking", "enable_plugin"):
@@ -201,13 +201,13 @@ def _options(body: dict[str, Any], scenario: str) -> dict[str, Any]:
             raise violation(f"options.{name}", "must be a boolean")
         if flag is not None:
             options[_camel(name)] = flag
-    model = _text(given, "model", path="options.model") or None
-    if model is not None:
-        if model not in MODELS_BY_ID:
-            raise violation("options.model", f"unknown model {model!r}")
-        if MODELS_BY_ID[model]["scenario"] != scenario:
-            raise violation("options.model", f"{model!r} is not served in {scenario}")
-        options["model"] = model
+    model = None
+    if model_id := _text(given, "model", path="options.model"):
+        if (model := model_of(model_id, settings.more_models)) is None:
+            raise violation("options.model", f"unknown model {model_id!r}")
+        if model["scenario"] != scenario:
+            raise violation("options.model", f"{model_id!r} is not served in {scenario}")
+        options["model"] = model_id
     effort = _enum(given, "reasoning_effort", EFFORTS, path="options.reasoning_effort")
     legal = legal_efforts(scenario, model)
     if effort and legal is not None and effort not in legal:

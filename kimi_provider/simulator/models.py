@@ -7,6 +7,7 @@ Three buckets: the list of September 2026, the one of August, and the stale list
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 _NONE_LOW = [
@@ -103,21 +104,26 @@ STALE: dict[str, Any] = {
     "defaultScenario": {"scenario": "SCENARIO_K2D5"},
 }
 
-MODELS_BY_ID: dict[str, dict[str, Any]] = {model["id"]: model for model in CURRENT["availableModels"]}
 
-
-def model_list(version: str | None) -> dict[str, Any]:
-    """The list for an `x-msh-version` header."""
+def model_list(version: str | None, more: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The list for an `x-msh-version` header; the newest one has the rows of `more`, too."""
     found = re.match(r"(\d+)\.(\d+)", version or "")
     if found is None or int(found[1]) < 2:
         return STALE
-    return AUGUST if (int(found[1]), int(found[2])) == (2, 0) else CURRENT
+    if (int(found[1]), int(found[2])) == (2, 0):
+        return AUGUST
+    return {**CURRENT, "availableModels": [*CURRENT["availableModels"], *more]}
 
 
-def legal_efforts(scenario: str, model_id: str | None) -> frozenset[str] | None:
+def model_of(model_id: str, more: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The row of an id that `options.model` takes."""
+    return next((row for row in (*CURRENT["availableModels"], *more) if row.get("id") == model_id), None)
+
+
+def legal_efforts(scenario: str, model: dict[str, Any] | None) -> frozenset[str] | None:
     """The reasoning efforts a call may name; None where the protocol document knows no bound."""
-    if model_id is not None and "reasoningEffortOptions" in MODELS_BY_ID[model_id]:
-        return frozenset(one["effort"] for one in MODELS_BY_ID[model_id]["reasoningEffortOptions"])
+    if model is not None and "reasoningEffortOptions" in model:
+        return frozenset(one["effort"] for one in model["reasoningEffortOptions"])
     if scenario in ("SCENARIO_CHAT", "SCENARIO_K2D5"):
         return frozenset(one["effort"] for one in _NONE_LOW)
     if scenario.startswith("SCENARIO_OK_COMPUTER"):

@@ -19,6 +19,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "bool": bool,
     "str": str,
     "list[str]": list,
+    "list[dict[str, Any]]": list,
 }
 
 
@@ -54,6 +55,8 @@ class SimulatorSettings:
         ]
     )
     """Methods answered with 501 (protocol C.10)."""
+    more_models: list[dict[str, Any]] = field(default_factory=list)
+    """Rows that the newest model list has besides its own, as if the service had added models (protocol C.8)."""
 
     agents: list[str] = field(default_factory=lambda: [K1_AGENT, "cagent0translator000", "cagent00essaywriter0"])
     """Ids of Kimi+ agents the legacy protocol knows besides `kimi` (protocol B.4, D.1)."""

@@ -35,7 +35,8 @@ def routes(simulator: Simulator) -> list[Route]:
 
     async def models(request: Request) -> Response:
         # Answers without login, by the version the client claims (protocol C.8).
-        return await _answered(request, lambda _body: model_list(request.headers.get("x-msh-version")))
+        version, more = request.headers.get("x-msh-version"), simulator.settings.more_models
+        return await _answered(request, lambda _body: model_list(version, more))
 
     path = "/apiv2/kimi.gateway.config.v1.ConfigService/GetAvailableModels"
     return [*made, Route(path, models, methods=["POST"])]

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
-from tests.harness import Process, Simulator, clean_environment, free_port
+from tests.harness import Gateway, Process, Simulator, clean_environment, free_port
 
 from .running import COMMAND, run
 
@@ -84,7 +85,11 @@ def test_chat_with_an_unknown_model_names_near_ones(tmp_path: Path, simulator: S
 def test_models_are_listed_whole_without_a_credential(tmp_path: Path) -> None:
     done = run(tmp_path, "models", COLUMNS="40")
     assert (done.returncode, done.stderr) == (0, "")
-    assert re.search(r"^kimi/kimi-k3-agent-swarm +K3 Swarm +\d+K +k3-agent-ultra, k3-agent-swarm$", done.stdout, re.M)
+    table = {line.split()[0]: re.split(r" {2,}", line)[1:] for line in done.stdout.splitlines()}
+    swarm = ["K3 Swarm", "256K", "always", "low high max", "own", "k3 swarm, k3-agent-swarm, k3-agent-ultra"]
+    assert table["kimi/kimi-k3-agent-swarm"] == swarm
+    assert table["kimi/kimi-search"][2:] == ["asked", "none low high", "yes"]
+    assert table["kimi/kimi-research"] == ["Deep research", "256K", "always", "own"]
     assert "…" not in done.stdout
     assert "-thinking" in done.stdout.splitlines()[-1]
 
@@ -92,11 +97,42 @@ def test_models_are_listed_whole_without_a_credential(tmp_path: Path) -> None:
 def test_models_live_asks_the_service(tmp_path: Path, simulator: Simulator) -> None:
     done = run(tmp_path, "models", "--live", **real(simulator, simulator.login()["refresh_token"]))
     assert (done.returncode, done.stderr) == (0, "")
-    live = done.stdout.partition("The service offers now:")[2]
-    assert "k2d6" in live
-    assert "SCENARIO_" in live
+    live = done.stdout.partition("The service offers now:\n")[2].splitlines()
+    table = {line.split()[0]: re.split(r" {2,}", line)[1:] for line in live}
+    assert table["k3-agent"] == ["K3", "SCENARIO_OK_COMPUTER", "low high max", "kimi-k3"]
+    assert table["k2d6-chat"] == ["Instant", "SCENARIO_CHAT", "none low", "kimi-k2.6"]
     paths = {request["path"].rsplit("/", 1)[-1] for request in simulator.state()["requests"]}
     assert paths == {"RefreshToken", "GetAvailableModels"}
+
+
+def test_models_live_yaml_is_a_configuration_that_works(tmp_path: Path, simulator: Simulator) -> None:
+    added = {"scenario": "SCENARIO_CHAT", "displayName": "K4", "key": "k4", "id": "k4-chat"}
+    unknown = {"scenario": "SCENARIO_SLIDES", "displayName": "Slides", "key": "slides", "id": "slides-1"}
+    simulator.control("settings", more_models=[added, unknown])
+    shown = run(tmp_path, "models", "--live", **real(simulator, simulator.login()["refresh_token"])).stdout
+    assert re.search(r"^slides-1 .* can't be asked for$", shown, re.M)
+    done = run(tmp_path, "models", "--live", "--yaml", **real(simulator, simulator.login()["refresh_token"]))
+    assert (done.returncode, done.stderr) == (0, "")
+    names = [row["model_name"] for row in yaml.safe_load(done.stdout)["model_list"]]
+    assert {"kimi", "kimi-research", "kimi-k3", "kimi-k4-chat"} <= {*names}
+    (config := tmp_path / "mine.yaml").write_text(done.stdout)
+    with Gateway(tmp_path / "gateway", simulator.url, simulator.login()["refresh_token"], config) as gateway:
+        assert [row["id"] for row in gateway.http.get("/v1/models").json()["data"]] == names
+        for name in ("kimi", "kimi-k4-chat"):
+            for path in ("/v1/chat/completions", "/v1/responses"):
+                body = {"model": name, "messages": [{"role": "user", "content": "Hi"}], "input": "Hi"}
+                answer = gateway.http.post(path, json=body)
+                assert answer.status_code == 200, answer.text
+
+
+def test_models_live_yaml_leaves_out_what_the_service_took_away(tmp_path: Path, simulator: Simulator) -> None:
+    older = {"KIMI_HEADERS": '{"x-msh-version": "1.0.0"}'}
+    for more, there in ({}, True), (older, False):
+        env = real(simulator, simulator.login()["refresh_token"]) | more
+        done = run(tmp_path, "models", "--live", "--yaml", **env)
+        names = [row["model_name"] for row in yaml.safe_load(done.stdout)["model_list"]]
+        assert ("kimi-k3" in names) is there
+        assert {"kimi", "kimi-k2.6-thinking", "kimi-agent-swarm", "kimi-research"} <= {*names}
 
 
 def test_models_live_without_a_credential(tmp_path: Path) -> None:

@@ -659,9 +659,6 @@ async def test_the_callers_words_become_the_services(
     [
         ({"effort": "banana"}, BadRequest, "Unknown reasoning effort 'banana'. Choose one of: none, minimal, low"),
         ({"effort": "x" * 500}, BadRequest, "'" + "x" * 40 + "'"),
-        ({"model": "kimi-k2.7"}, ModelNotFound, "kimi-k2.6"),
-        ({"model": "gpt-4o"}, ModelNotFound, "no model 'gpt-4o'"),
-        ({"model": "kimi-thinkng"}, ModelNotFound, "kimi-thinking"),
         ({"prompt": "word " * 250_000}, ContextTooLong, "takes 262144"),
         ({"prompt": " "}, BadRequest, "no text"),
         ({"messages": (Message(role="user", parts=(FilePart(kind="image", source="s"),)),)}, BadRequest, "Message 1"),
@@ -675,6 +672,17 @@ async def test_what_cannot_be_asked_is_refused_before_any_byte(
         await collect(engine, **asked)
     assert says in str(caught.value)
     assert world.state["bytes_received"] == 0
+    assert engine.pool.cooling(engine.pool.accounts[0]) is None
+
+
+async def test_a_name_that_nobody_knows_is_looked_up_in_the_services_list_once(world: World) -> None:
+    engine = world.engine()
+    for name, says in (("kimi-k2.7", "kimi-k2.6"), ("gpt-4o", "no model 'gpt-4o'"), ("kimi-thinkng", "kimi-thinking")):
+        with pytest.raises(ModelNotFound, match=says):
+            await collect(engine, model=name)
+    methods = [request["path"].rsplit("/", 1)[-1] for request in world.state["requests"]]
+    assert methods.count("GetAvailableModels") == 1
+    assert not {*methods} - {"RefreshToken", "GetAvailableModels"}
     assert engine.pool.cooling(engine.pool.accounts[0]) is None
 
 

@@ -82,10 +82,10 @@ def test_an_unknown_model_is_404_with_near_names(gateway: Gateway, simulator: Si
     assert simulator.state()["total_streams"] == 0
 
 
-def test_a_foreign_unknown_model_is_litellms_to_answer(gateway: Gateway) -> None:
+def test_an_unknown_model_of_somebody_else_is_404_where_only_kimi_is_served(gateway: Gateway) -> None:
     answer = gateway.http.post(CHAT, json={"model": "gpt-9", "messages": ASK})
-    assert answer.status_code == 400
-    assert "Invalid model name" in answer.text
+    assert answer.status_code == 404
+    assert "This gateway has no model 'gpt-9'. Near names: kimi," in answer.text
 
 
 def test_broken_json_and_a_wrong_key(gateway: Gateway) -> None:

@@ -1,4 +1,4 @@
-"""Gemini's API for our models: `generateContent`, `streamGenerateContent`, `countTokens`, and the model list.
+"""Gemini's API for our models: `generateContent`, `streamGenerateContent` and `countTokens`.
 
 LiteLLM's own adapter loses inline data, thoughts, usage of streams and error codes for a custom provider. Here a
 request becomes a chat request and goes through LiteLLM's own processing (keys, limits, hooks, routing, fallbacks,
@@ -17,7 +17,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from litellm.proxy import proxy_server
-from litellm.proxy._types import LiteLLMRoutes, ProxyException, UserAPIKeyAuth
+from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 from litellm.proxy.auth.user_api_key_auth import user_api_key_auth
 from litellm.proxy.common_request_processing import ProxyBaseLLMRequestProcessing
 from litellm.proxy.common_utils.http_parsing_utils import read_request_body
@@ -29,9 +29,6 @@ from ...shaping import estimate_tokens
 from . import inbound, outbound
 
 _IGNORED_HEADER = "llm_provider-x-kimi-ignored"
-_METHODS = ["generateContent", "streamGenerateContent", "countTokens"]
-_GOOGLE_HEADERS = (b"x-goog-api-key", b"x-goog-api-client")
-_LIST_ROUTES = ["/v1beta/models", "/v1beta/models/{model_name:path}"]
 
 
 class GeminiRoute(APIRoute):
@@ -76,29 +73,6 @@ def router(is_ours: Callable[[str], bool]) -> APIRouter:
     for version in ("/v1beta", "/v1", ""):
         for method, endpoint in endpoints.items():
             routes.add_api_route(f"{version}/models/{{model_name:path}}:{method}", endpoint, methods=["POST"])
-    return routes
-
-
-class _GoogleClients(GeminiRoute):
-    """OpenAI's and Gemini's v1 share the path of the model list; Google's clients are known by their headers."""
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        match, child = super().matches(scope)
-        return (match, child) if any(name in _GOOGLE_HEADERS for name, _ in scope["headers"]) else (Match.NONE, {})
-
-
-def list_router() -> APIRouter:
-    """The model list in Gemini's shape: of every provider, filtered by key as LiteLLM's own list."""
-    for route in _LIST_ROUTES:
-        if route not in LiteLLMRoutes.google_routes.value:
-            LiteLLMRoutes.google_routes.value.append(route)
-            LiteLLMRoutes.llm_api_routes.value.append(route)
-    routes = APIRouter(include_in_schema=False, route_class=GeminiRoute)
-    for version, kind in (("v1beta", GeminiRoute), ("v1", _GoogleClients)):
-        routes.add_api_route(f"/{version}/models", list_models, methods=["GET"], route_class_override=kind)
-        routes.add_api_route(
-            f"/{version}/models/{{model_name:path}}", get_model, methods=["GET"], route_class_override=kind
-        )
     return routes
 
 
@@ -257,62 +231,4 @@ async def _array(items: AsyncGenerator[dict[str, Any] | str, None]) -> AsyncGene
     yield "]" if opened else "[]"
 
 
-# --- the list ---------------------------------------------------------------------------------------------
-
-
-async def list_models(
-    request: Request,
-    user_api_key_dict: UserAPIKeyAuth = Depends(user_api_key_auth),  # noqa: B008  # FastAPI's way
-) -> dict[str, Any]:
-    """`GET /v1beta/models` with `pageSize` and `pageToken`."""
-    rows = await _visible(request, user_api_key_dict)
-    size, start = _number(request, "pageSize", 50), _number(request, "pageToken", 0)
-    page: dict[str, Any] = {"models": [_row(name) for name in rows[start : start + max(1, size)]]}
-    if start + size < len(rows):
-        page["nextPageToken"] = str(start + size)
-    return page
-
-
-async def get_model(
-    request: Request,
-    model_name: str,
-    user_api_key_dict: UserAPIKeyAuth = Depends(user_api_key_auth),  # noqa: B008  # FastAPI's way
-) -> dict[str, Any]:
-    """`GET /v1beta/models/{model}`."""
-    name = model_name.removeprefix("models/")
-    if name not in await _visible(request, user_api_key_dict):
-        raise HTTPException(status_code=404, detail=f"Model '{name[:80]}' is not served here. See GET /v1beta/models.")
-    return _row(name)
-
-
-async def _visible(request: Request, user_api_key_dict: UserAPIKeyAuth) -> list[str]:
-    listed = await proxy_server.model_list(request=request, user_api_key_dict=user_api_key_dict)
-    return [row["id"] for row in listed["data"]]
-
-
-def _number(request: Request, name: str, default: int) -> int:
-    value = request.query_params.get(name) or str(default)
-    if not value.isdigit():
-        raise HTTPException(status_code=400, detail=f"{name} must be a number")
-    return int(value)
-
-
-def _row(name: str) -> dict[str, Any]:
-    llm_router = proxy_server.llm_router
-    info = (llm_router.get_model_group_info(model_group=name) if llm_router is not None else None) or None
-    window = int(getattr(info, "max_input_tokens", None) or 0)
-    output = int(getattr(info, "max_output_tokens", None) or 0)
-    return {
-        "name": f"models/{name}",
-        "baseModelId": name,
-        "version": "001",
-        "displayName": name,
-        "description": f"{name} on this gateway",
-        "inputTokenLimit": window or 1,
-        "outputTokenLimit": output or 1,
-        "supportedGenerationMethods": _METHODS,
-        "thinking": bool(getattr(info, "supports_reasoning", False)),
-    }
-
-
-__all__ = ["GeminiRoute", "list_router", "router"]
+__all__ = ["GeminiRoute", "router"]
