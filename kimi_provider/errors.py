@@ -27,6 +27,7 @@ beyond the service's own short message, no address with a query.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import ClassVar, Literal
 
 Language = Literal["en", "id"]
@@ -316,9 +317,20 @@ class UpstreamTimeout(KimiError):
 
 def codes() -> frozenset[str]:
     """Codes of everything that can go wrong at the service, the right side of `errors` in upstream.yaml."""
-    found, left = set[str](), KimiError.__subclasses__()
+    return frozenset(_by_code()) - {CredentialMissing.code, KimiError.code}
+
+
+def of_code(code: str) -> type[KimiError]:
+    """The class with this stable code; KimiError itself for one that is unknown (kept by a later version)."""
+    return _by_code().get(code, KimiError)
+
+
+@cache
+def _by_code() -> dict[str, type[KimiError]]:
+    found: dict[str, type[KimiError]] = {}
+    left: list[type[KimiError]] = [KimiError]
     while left:
         error = left.pop()
-        found.add(error.code)
+        found.setdefault(error.code, error)
         left += error.__subclasses__()
-    return frozenset(found - {CredentialMissing.code})
+    return found

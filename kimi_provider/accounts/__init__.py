@@ -6,15 +6,18 @@ answers. Nothing here knows a chat protocol; the network is reached through `web
 
 from __future__ import annotations
 
-from .account import Account, Claims, Credential, TokenPair
+from ..store import TokenPair
+from .account import Account, Claims, Credential
+from .durable import DurableTokenStore, MemoryTokenStore, TokenStore
 from .importer import parse
 from .pool import Lease, Pool
-from .tokens import MemoryTokenStore, TokenKeeper, TokenStore
+from .tokens import TokenKeeper
 
 __all__ = [
     "Account",
     "Claims",
     "Credential",
+    "DurableTokenStore",
     "Lease",
     "MemoryTokenStore",
     "Pool",

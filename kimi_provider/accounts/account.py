@@ -14,13 +14,14 @@ import hashlib
 import math
 import re
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import orjson
 
 from ..errors import KimiError
 from ..settings import Settings
+from ..store import TokenPair
 from ..upstream import Upstream
 
 Kind = Literal["refresh", "access", "opaque"]
@@ -148,22 +149,13 @@ def digest_of(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TokenPair:
-    """The session as it is now. `obtained_at` is our clock in Unix seconds, 0 when pasted by the owner."""
-
-    access: str | None = field(default=None, repr=False)
-    refresh: str | None = field(default=None, repr=False)
-    obtained_at: float = 0.0
-
-
 def newest(stored: TokenPair, given: TokenPair) -> TokenPair:
     """Stored or given? A rotated pair outlives the text it came from, unless the owner logged in again since."""
     old, new = claims_of(stored.refresh), claims_of(given.refresh)
     later_login = bool(old and new and old.iat is not None and new.iat is not None and new.iat > old.iat)
     winner, other = (given, stored) if later_login or stored.refresh is None else (stored, given)
     access = max((winner.access, other.access), key=_expiry)
-    return TokenPair(access=access, refresh=winner.refresh or other.refresh, obtained_at=winner.obtained_at)
+    return replace(winner, access=access, refresh=winner.refresh or other.refresh)
 
 
 def _expiry(access: str | None) -> float:
@@ -178,7 +170,7 @@ class TokenState:
     """The TokenKeeper's notes, guarded by `Account.lock`."""
 
     pair: TokenPair
-    #: The store has been asked for a newer pair.
+    #: `pair` has met what the store holds; until then nothing may be used.
     loaded: bool = False
     #: `pair` is not yet in the store and so may not be used (protocol A.6, rotation).
     unsaved: bool = False
@@ -253,9 +245,8 @@ class Account:
             taken = given if broken else newest(self.tokens.pair, given)
             if (taken.access, taken.refresh) == (self.tokens.pair.access, self.tokens.pair.refresh):
                 return False
-            self.tokens.pair, self.tokens.unsaved = taken, True
-            # What the store holds belongs to the old login.
-            self.tokens.loaded = self.tokens.loaded or broken
+            # The store learns of it before it is used.
+            self.tokens.pair, self.tokens.loaded, self.tokens.unsaved = taken, False, False
             self.dead = self.tokens.refusal = self.tokens.rejected = None
             return True
 

@@ -1,75 +1,48 @@
-"""A usable access token for an account, renewed by exactly one refresh at a time.
+"""A usable access token for an account, renewed by exactly one refresh at a time in the whole fleet.
 
 Access tokens live 15 minutes (protocol E.9). Inside the advisory window the old one is served while a new one is
-fetched; inside the mandatory window callers wait. A refresh kills the pair it replaces (protocol A.6), so it runs on
-the background loop where no caller's end can lose its answer, and the new pair is saved before anybody uses it.
+fetched; inside the mandatory window callers wait. A refresh kills the pair it replaces (protocol A.6), so one process
+claims it in the store, it runs on the background loop where no caller's end can lose its answer, and the new pair is
+saved before anybody uses it. While the store can't be used nothing rotates: tokens in memory serve to their end.
 A credential that was refused for good is remembered: later calls fail at once, without a byte sent, until the owner
 gives a new one. Nothing real ever meets the simulator, nothing simulated the service.
 """
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import copy
 import time
-from collections.abc import Callable
-from typing import Any, Literal, Protocol
+import weakref
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Literal
 
-from ..errors import (
-    AccountSuspended,
-    BadRequest,
-    CredentialError,
-    KimiError,
-    Overloaded,
-    PermissionRefused,
-    ProtocolError,
-    QuotaExhausted,
-    RateLimited,
-    Unavailable,
-    UpstreamError,
-)
+from ..errors import AccountSuspended, CredentialError, KimiError, PermissionRefused, Unavailable, of_code
 from ..loops import BackgroundLoop, background, joined
 from ..settings import Settings
+from ..store import Claim, StoredFailure, TokenPair, open_store
 from ..upstream import Upstream
-from ..web import Reply, Session, Web, host_of, seconds, session_headers
-from .account import Account, Claims, TokenPair, TokenState, claims_of, newest, real_hosts
+from ..web import Session, host_of
+from .account import Account, Claims, TokenState, claims_of, real_hosts
+from .durable import DurableTokenStore, MemoryTokenStore, TokenStore, removed
+from .refreshing import Refresher
 
-#: One call of a refresh; three are made at most.
-REFRESH_TIMEOUT_S = 20
 #: Assumed life of an access token that is no JWT (protocol A.5: what peers cache).
 OPAQUE_ACCESS_LIFE_S = 300
 #: Pause after a failed refresh while the old token still serves.
 BACKGROUND_PAUSE_S = 10
-
-_ABSENT_STATUSES = frozenset({404, 405, 410, 501})
-_REFUSED_STATUSES = frozenset({400, 401, 403})
+#: A pair that could not be saved is the only copy: try again soon.
+SAVE_PAUSE_S = 1
+#: How often one looks whether another process has refreshed, and for how long at most.
+CLAIM_PAUSE_S = 0.1
+CLAIM_PATIENCE_S = 70
+#: A claim lives 30 s.
+CLAIM_RENEWAL_S = 10
 
 _Need = Literal["nothing", "soon", "now", "gone"]
-
-
-class TokenStore(Protocol):
-    """Where rotated pairs outlive the process. Called from the background loop only, one call at a time per account."""
-
-    async def load(self, account_id: str) -> TokenPair | None:
-        """The newest pair saved, or None."""
-
-    async def save(self, account_id: str, pair: TokenPair) -> None:
-        """Keep `pair`; it is used only after this returned."""
-
-
-class MemoryTokenStore:
-    """Pairs for as long as the process lives."""
-
-    def __init__(self) -> None:
-        self._pairs: dict[str, TokenPair] = {}
-
-    async def load(self, account_id: str) -> TokenPair | None:
-        """See TokenStore."""
-        return self._pairs.get(account_id)
-
-    async def save(self, account_id: str, pair: TokenPair) -> None:
-        """See TokenStore."""
-        self._pairs[account_id] = pair
 
 
 class TokenKeeper:
@@ -89,8 +62,9 @@ class TokenKeeper:
     ) -> None:
         self._settings = settings
         self._upstream = upstream
-        self._store: TokenStore = store if store is not None else MemoryTokenStore()
+        self._store = store if store is not None else token_store(settings)
         self._clock = clock
+        self._refresher = Refresher(settings, upstream, clock)
         self._loop = loop if loop is not None else background()
         self._real_hosts = real_hosts(upstream)
 
@@ -114,8 +88,9 @@ class TokenKeeper:
                 if need == "gone":
                     account.dead = self._gone(account)
                     raise again(account.dead)
-                if need == "nothing" or need == "soon" or (failure is not None and self._alive(state)):
-                    if need == "soon" and self._clock() >= state.retry_at:
+                resting = self._clock() < state.retry_at
+                if need in ("nothing", "soon") or ((failure is not None or resting) and self._alive(state)):
+                    if need == "soon" and not resting:
                         self._flight(account)
                     return self._session(account)
                 if failure is not None:
@@ -163,14 +138,14 @@ class TokenKeeper:
         claims = claims_of(pair.access)
         return (claims.life_s if claims else None) or OPAQUE_ACCESS_LIFE_S
 
-    def _measured_skew_s(self, pair: TokenPair) -> float:
-        """The service's clock minus ours, from a token issued just now; 0 while it does no harm."""
+    def _skew_s(self, pair: TokenPair) -> float:
+        """The service's clock minus ours, from when a token was issued and when we had it; 0 while it does no harm."""
         claims = claims_of(pair.access)
-        if claims is None or claims.iat is None or claims.exp is None:
+        if claims is None or claims.iat is None or claims.exp is None or not pair.obtained_at:
             return 0.0
-        skew_s = claims.iat - self._clock()
-        looks_old = claims.exp - self._clock() < self._upstream.service.token_advisory_s < claims.exp - claims.iat
-        return skew_s if skew_s > 0 or looks_old else 0.0
+        skew_s = claims.iat - pair.obtained_at
+        looked_old = claims.exp - pair.obtained_at < self._upstream.service.token_advisory_s < claims.exp - claims.iat
+        return skew_s if skew_s > 0 or looked_old else 0.0
 
     def _gone(self, account: Account) -> KimiError:
         state = account.tokens
@@ -218,37 +193,34 @@ class TokenKeeper:
         return state.flight
 
     async def _renew(self, account: Account) -> KimiError | None:
-        """Load, save what is unsaved, refresh when needed. Returns the failure so that each waiter raises its own."""
+        """Meet the store, refresh when needed. Returns the failure so that each waiter raises its own."""
         state = account.tokens
         unready = not state.loaded or state.unsaved
         try:
-            if not state.loaded:
-                stored = await self._store.load(account.id)
-                with account.lock:
-                    if stored is not None:
-                        state.pair = newest(stored, state.pair)
-                    state.loaded = True
-            await self._save(account)
-            with account.lock:
-                need, old = self._need(state), state.pair
-            if need in ("nothing", "gone") or old.refresh is None:
+            await self._meet_store(account)
+            need = self._need_now(account)
+            # When somebody waits for the token that is good already, the next flight renews it.
+            if need in ("nothing", "gone") or (need == "soon" and unready):
                 return None
-            if need == "soon" and unready:
-                return None  # somebody waits for the token that is good already; the next flight renews it
-            fresh = await self._refreshed(account, old.refresh)
+            return await self._refresh_alone(account)
         except KimiError as exc:
+            exc.account = exc.account or account.short_id
             with account.lock:
                 state.retry_at = self._clock() + BACKGROUND_PAUSE_S
-                if isinstance(exc, CredentialError | AccountSuspended):
-                    state.refusal = exc
+            if state.unsaved:
+                self._save_soon(account)
             return exc
-        with account.lock:
-            if state.pair is not old:
-                return None  # the owner logged in again meanwhile: that pair is the one to use
-            state.pair, state.unsaved = fresh, True
-            state.skew_s = self._measured_skew_s(fresh)
+
+    async def _meet_store(self, account: Account) -> None:
+        """Seed the account when it is new, save what could not be saved before."""
+        state = account.tokens
+        while not state.loaded:
+            given = state.pair
+            pair = await self._store.seed(account.id, given)
+            with account.lock:
+                if state.pair is given:  # else the owner gave another one meanwhile
+                    self._take(account, pair)
         await self._save(account)
-        return None
 
     async def _save(self, account: Account) -> None:
         # A store that fails leaves the pair in memory, unsaved and unused; the next flight tries again.
@@ -259,160 +231,126 @@ class TokenKeeper:
             with account.lock:
                 state.unsaved = state.pair is not pair
 
-    async def _refreshed(self, account: Account, refresh: str) -> TokenPair:
-        """Form 2, then form 1 (protocol A.5, A.6). A CredentialError or AccountSuspended from here is final."""
-        refused: KimiError | None = None
-        trouble: KimiError | None = None
-        if claims_of(refresh) is not None:
-            try:
-                return await self._by_gateway(account, refresh)
-            except CredentialError as exc:
-                refused = exc
-            except (PermissionRefused, RateLimited):
-                raise
-            except UpstreamError as exc:
-                # A redirect or a missing endpoint: form 2 has no say. A strange 200 may come right next time.
-                trouble = exc if isinstance(exc, ProtocolError) else None
-            except KimiError as exc:
-                trouble = exc
+    def _save_soon(self, account: Account) -> None:
+        """Nobody may ask again before the process ends, and the pair would be lost."""
+        found = weakref.ref(account)
+
+        def retry() -> None:
+            if (account := found()) is not None and account.tokens.unsaved:
+                with account.lock:
+                    self._flight(account)
+
+        asyncio.get_running_loop().call_later(SAVE_PAUSE_S, retry)
+
+    async def _refresh_alone(self, account: Account) -> KimiError | None:
+        """Refresh as the only one of the fleet, unless another process has done it or does it now."""
+        state = account.tokens
+        claim = await self._store.claim(account.id)
+        give_up_at = time.monotonic() + CLAIM_PATIENCE_S
+        while not claim.granted:
+            if claim.removed:
+                with account.lock:
+                    state.refusal = removed()
+                return removed()
+            if await self._reloaded(account) != "now":
+                return None
+            if time.monotonic() > give_up_at:
+                return Unavailable("Another process is still refreshing this account", account=account.short_id)
+            await asyncio.sleep(CLAIM_PAUSE_S)
+            claim = await self._store.claim(account.id)
+        async with self._claimed(account):
+            if await self._reloaded(account) in ("nothing", "gone"):
+                return None
+            return await self._refresh(account, claim)
+
+    async def _refresh(self, account: Account, claim: Claim) -> KimiError | None:
+        state = account.tokens
+        old = state.pair
+        if old.refresh is None:
+            return None
         try:
-            return await self._by_legacy(account, refresh)
-        except CredentialError:
-            if trouble is not None:
-                raise trouble from None  # the form that issued the token could not be asked
-            raise
-        except (PermissionRefused, RateLimited):
-            raise
-        except KimiError as exc:
-            raise refused or trouble or exc from None
+            fresh = await self._refresher.renewed(account, old.refresh)
+        except (CredentialError, AccountSuspended) as exc:
+            final = _interrupted(exc, claim)
+            with account.lock:
+                state.refusal = final
+                if isinstance(final, AccountSuspended):
+                    account.dead = account.dead or final
+            await self._store.save(account.id, replace(old, refused=_kept(final)))
+            if isinstance(final, AccountSuspended):
+                await self._store.stop(account.id, final)
+            return final
+        with account.lock:
+            if state.pair is not old:
+                return None  # the owner logged in again meanwhile: that pair is the one to use
+            state.pair, state.unsaved = fresh, True
+            state.skew_s = self._skew_s(fresh)
+        await self._save(account)
+        return None
 
-    async def _by_gateway(self, account: Account, refresh: str) -> TokenPair:
-        url = account.auth_url + self._upstream.auth.gateway_path
-        headers = self._headers(account, refresh)
-        del headers["authorization"]
-        failure: KimiError = UpstreamError(f"{host_of(url)} was not asked")
-        for name in self._upstream.auth.request_fields:
-            reply = await self._call(account, "POST", url, headers, {name: refresh})
-            try:
-                return self._pair(account, url, reply, refresh)
-            except KimiError as exc:
-                failure = exc
-                if reply.status != 400:
-                    raise
-        raise failure
+    @asynccontextmanager
+    async def _claimed(self, account: Account) -> AsyncGenerator[None, None]:
+        """Keep the claim while the refresh runs, and end it unless a pair is still to be saved."""
 
-    async def _by_legacy(self, account: Account, refresh: str) -> TokenPair:
-        url = account.base_url + self._upstream.auth.legacy_path
-        return self._pair(
-            account, url, await self._call(account, "GET", url, self._headers(account, refresh), None), refresh
-        )
+        async def keep() -> None:
+            while True:
+                await asyncio.sleep(CLAIM_RENEWAL_S)
+                with suppress(KimiError):  # it lasts a while without
+                    await self._store.claim(account.id)
 
-    async def _call(self, account: Account, method: str, url: str, headers: dict[str, str], json: Any) -> Reply:
-        web = await Web.current(self._upstream)
+        keeping = asyncio.create_task(keep())
         try:
-            return await web.call(method, url, headers=headers, json=json, timeout_s=REFRESH_TIMEOUT_S)
-        except KimiError as exc:
-            exc.account = account.short_id
-            raise
+            yield
+        finally:
+            keeping.cancel()
+            if not account.tokens.unsaved:
+                with suppress(KimiError):  # then it ends by itself
+                    await self._store.release(account.id)
 
-    def _headers(self, account: Account, refresh: str) -> dict[str, str]:
-        claims = claims_of(refresh) or account.claims
-        session = Session(
-            access_token=refresh,
-            account=account.short_id,
-            base_url=account.base_url,
-            device_id=claims.device_id,
-            session_id=claims.ssid,
-            traffic_id=claims.sub,
-        )
-        return session_headers(session, self._settings, self._upstream)
+    async def _reloaded(self, account: Account) -> _Need:
+        """Take what other processes have saved; what is needed then."""
+        stored = await self._store.load(account.id)
+        with account.lock:
+            if stored is not None and account.tokens.loaded and not account.tokens.unsaved:
+                self._take(account, stored)
+            return self._need(account.tokens)
 
-    # --- answers ---
+    def _need_now(self, account: Account) -> _Need:
+        with account.lock:
+            return self._need(account.tokens)
 
-    def _pair(self, account: Account, url: str, reply: Reply, refresh: str) -> TokenPair:
-        """The new pair of an answer; a missing refresh token keeps the old one. Raises what the answer means."""
-        found = reply.json()
-        body: dict[str, Any] = found if isinstance(found, dict) else {}
-        auth, inner = self._upstream.auth, body.get("data")
-        places = [body, inner] if isinstance(inner, dict) else [body]
-        access = _first(places, auth.access_fields)
-        ok = 200 <= reply.status < 300
-        if not ok or body.get("error_type") or body.get("error") or (access is None and body.get("code")):
-            raise self._failure(account, url, reply, body)
-        if access is None:
-            raise ProtocolError(f"{host_of(url)} answered a token refresh without a token", account=account.short_id)
-        return TokenPair(
-            access=access,
-            refresh=_first(places, auth.refresh_fields) or refresh,
-            obtained_at=self._clock(),
-        )
+    def _take(self, account: Account, pair: TokenPair) -> None:
+        """Use a pair of the store; under the account's lock."""
+        state = account.tokens
+        state.loaded = True
+        if pair != state.pair:
+            state.pair, state.skew_s = pair, self._skew_s(pair)
+        refused = pair.refused
+        state.refusal = of_code(refused.code)(refused.message, account=account.short_id) if refused else None
 
-    def _failure(self, account: Account, url: str, reply: Reply, body: dict[str, Any]) -> KimiError:
-        """What an answer complains of (protocol A.5, B.6, C.11); HTTP 200 proves nothing."""
-        code, reasons, message = _complaint(body)
-        kind, named = self._kind(code, reasons, message)
-        who, host = account.short_id, host_of(url)
-        said = f" ({named})" if named else ""
-        after_s = seconds(reply.headers.get("retry-after"))
-        if kind == AccountSuspended.code:
-            return AccountSuspended(f"Kimi has flagged this account{said}", account=who)
-        if kind in (RateLimited.code, QuotaExhausted.code) or reply.status == 429:
-            after_s = self._upstream.retry.rate_limited_s if after_s is None else after_s
-            return RateLimited(f"{host} asks to slow down{said}", account=who, retry_after_s=after_s)
-        if kind == Overloaded.code:
-            return Overloaded(f"{host} is busy{said}", account=who, retry_after_s=after_s)
-        if reply.status in _REFUSED_STATUSES or kind in (CredentialError.code, BadRequest.code):
-            return CredentialError(
-                f"Kimi refused to renew this account's session{said}: the refresh token has expired, was replaced "
-                "elsewhere, or the account was logged out",
-                account=who,
-            )
-        if reply.status in _ABSENT_STATUSES:
-            return UpstreamError(f"{host} has no token refresh (HTTP {reply.status})", account=who)
-        return Unavailable(f"{host} could not refresh the token now (HTTP {reply.status}){said}", account=who)
 
-    def _kind(self, code: str, reasons: list[str], message: str) -> tuple[str | None, str | None]:
-        """Our error code, and the service's own word for it when it is one that is known (so that it can be shown)."""
-        table = self._upstream.errors
-        for reason in reasons:
-            if reason in table.reasons:
-                return table.reasons[reason], reason
-        text = " ".join((*reasons, message))
-        for pattern in table.patterns:
-            if code in pattern.codes and pattern.regex.search(text):
-                return pattern.error_class, code or None
-        return table.codes.get(code), code if code in table.codes else None
+def token_store(settings: Settings) -> TokenStore:
+    """The one that the settings name. Raises StoreError when it can't be opened."""
+    store = open_store(settings)
+    return MemoryTokenStore() if store is None else DurableTokenStore(store)
+
+
+def _kept(error: KimiError) -> StoredFailure:
+    return StoredFailure(code=error.code, message=error.message)
+
+
+def _interrupted(error: KimiError, claim: Claim) -> KimiError:
+    """Say what probably happened, when a refresh before this one was cut short."""
+    if claim.interrupted_at is None or not isinstance(error, CredentialError):
+        return error
+    at = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(claim.interrupted_at))
+    return CredentialError(
+        f"{error.message}. A refresh that began at {at} was cut short with its process, so the service may have "
+        "replaced the token without our learning the new one",
+        account=error.account,
+    )
 
 
 def again(error: KimiError) -> KimiError:
     """A copy to raise: one instance in several threads would mix their tracebacks."""
     return copy.copy(error)
-
-
-def _first(places: list[dict[str, Any]], names: tuple[str, ...]) -> str | None:
-    for place in places:
-        for name in names:
-            value = place.get(name)
-            # It goes into a header: anything but visible ASCII is no token.
-            if isinstance(value, str) and value and value.isascii() and value.isprintable() and " " not in value:
-                return value
-    return None
-
-
-def _complaint(body: dict[str, Any]) -> tuple[str, list[str], str]:
-    """Code, reasons and message of either carrier: Connect JSON, or `error_type` of the old API."""
-    error = body.get("error")
-    top = error if isinstance(error, dict) else body
-    reasons = [
-        value
-        for value in (body.get("error_type"), top.get("error_type"), top.get("reason"))
-        if isinstance(value, str) and value
-    ]
-    details = top.get("details")
-    for detail in details if isinstance(details, list) else []:
-        debug = detail.get("debug") if isinstance(detail, dict) else None
-        reason = debug.get("reason") if isinstance(debug, dict) else None
-        if isinstance(reason, str) and reason:
-            reasons.append(reason)
-    code, message = top.get("code"), top.get("message")
-    return (code if isinstance(code, str) else "", reasons, message if isinstance(message, str) else "")

@@ -109,11 +109,19 @@ class Accounts:
         return sub if sub in self._by_sub else None
 
     def refresh(
-        self, token: str, *, access_ttl_s: float, refresh_ttl_s: float, rotate: bool = True
+        self,
+        token: str,
+        *,
+        access_ttl_s: float,
+        refresh_ttl_s: float,
+        rotate: bool = True,
+        reuse_kills_session: bool = False,
     ) -> dict[str, str] | None:
         """A new pair for a live refresh token, which dies unless `rotate` is off; None when it isn't live."""
         session = self._session_of(token)
         if session is None:
+            if reuse_kills_session:
+                self._end_session(token)
             return None
         self.refreshes += 1
         if not rotate:
@@ -186,6 +194,12 @@ class Accounts:
             )
             self._sessions[session.ssid] = session
         return session if session.refresh == claims["jti"] else None
+
+    def _end_session(self, token: str) -> None:
+        claims = self._mint.read(token)
+        if claims is not None and (session := self._sessions.get(claims["ssid"])) is not None:
+            session.account.dead |= session.account.issued
+            session.refresh = "reused"
 
     def _alive(self, account: Account, claims: dict[str, Any]) -> bool:
         if claims["jti"] in account.dead:

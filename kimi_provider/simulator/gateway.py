@@ -54,7 +54,12 @@ def _form_2(simulator: Simulator, token: object) -> dict[str, str]:
         raise violation("refresh_token", "must not be empty")
     count_round_trip(simulator, simulator.accounts.sub_of(token))
     settings = simulator.settings
-    pair = simulator.accounts.refresh(token, access_ttl_s=settings.access_ttl_s, refresh_ttl_s=settings.refresh_ttl_s)
+    pair = simulator.accounts.refresh(
+        token,
+        access_ttl_s=settings.access_ttl_s,
+        refresh_ttl_s=settings.refresh_ttl_s,
+        reuse_kills_session=settings.reuse_kills_session,
+    )
     if pair is None:
         raise Refusal("unauthenticated", "session expired")  # frame 50
     return pair
@@ -70,4 +75,5 @@ def _form_1(simulator: Simulator, authorization: str) -> dict[str, str] | None:
         access_ttl_s=settings.access_ttl_s,
         refresh_ttl_s=settings.refresh_ttl_s,
         rotate=settings.legacy_refresh_rotates,
+        reuse_kills_session=settings.reuse_kills_session,
     ) or simulator.accounts.refresh_opaque(token, access_ttl_s=settings.access_ttl_s)

@@ -43,6 +43,8 @@ class SimulatorSettings:
     cookie_ttl_s: float = 30 * 86400
     legacy_refresh_rotates: bool = True
     """Form 1 kills the old refresh token too (protocol A.5: not measured, so the stricter)."""
+    reuse_kills_session: bool = False
+    """A refresh token used again ends its session, new tokens and all, as other services do (RFC 9700, 4.14.2)."""
     refresh_delay_s: float = 0
     """How long a refresh takes; rotation happens at its start."""
     pace: float = 1.0

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from . import tables
 from .audit import AuditRows
@@ -81,6 +81,16 @@ class AccountRows:
             )
             for row in rows
         ]
+
+    def exists(self, account_id: str) -> bool:
+        """Whether it was added and not removed."""
+        table = tables.accounts
+        return self._connection.execute(select(table.c.id).where(table.c.id == account_id)).first() is not None
+
+    def stopped(self, account_id: str) -> bool:
+        """Whether it can't be used until its owner acts."""
+        table = tables.accounts
+        return bool(self._connection.scalar(select(table.c.stopped_code).where(table.c.id == account_id)))
 
     def add(self, account: StoredAccount) -> bool:
         """Keep an account unless it is known; True when it is new. One that is shared stays shared."""
@@ -158,7 +168,7 @@ class AccountRows:
     def cool(self, cooldown: StoredCooldown) -> None:
         """Put an account aside for a scope; the latest word counts. Nothing when the account is gone."""
         table = tables.cooldowns
-        if not self._connection.scalar(select(func.count()).where(tables.accounts.c.id == cooldown.account_id)):
+        if not self.exists(cooldown.account_id):
             return
         here = (table.c.account_id == cooldown.account_id) & (table.c.scope == cooldown.scope)
         before = self._connection.execute(select(table.c.code, table.c.until).where(here)).first()

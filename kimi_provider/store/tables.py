@@ -78,7 +78,8 @@ tokens = Table(
     Column("sealed", LargeBinary, nullable=False),
     #: Names the key that opens `sealed`.
     Column("key_id", String(16), nullable=False),
-    Column("saved_at", Float, nullable=False),
+    #: 0 when it came from the owner.
+    Column("obtained_at", Float, nullable=False),
     #: The service refused this refresh token for good; code and text of the error.
     Column("refused_code", String(40)),
     Column("refused_message", Text),

@@ -7,6 +7,7 @@ an end: one process at a time, and a row that outlived its time tells that a ref
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,13 +25,13 @@ CLAIM_LIFE_S: Final = 30
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenPair:
-    """The session of an account as it is now. `obtained_at` is in Unix seconds, 0 when pasted by the owner; `refused`
-    tells that the refresh token is dead for good.
+    """The session of an account as it is now. `obtained_at` is in Unix seconds by this machine's clock, 0 when the
+    owner gave it; `refused` tells that the refresh token is dead for good.
     """
 
     access: str | None = field(default=None, repr=False)
     refresh: str | None = field(default=None, repr=False)
-    obtained_at: float = 0.0
+    obtained_at: float = field(default=0.0, compare=False)
     refused: StoredFailure | None = None
 
 
@@ -50,6 +51,8 @@ class TokenRows:
 
     def __init__(self, connection: Connection, now: float, sealer: Sealer) -> None:
         self._connection, self._now, self._sealer = connection, now, sealer
+        #: The database's clock minus this machine's: processes on others must not inherit our error.
+        self._ahead_s = now - time.time()
 
     def load(self, account_id: str) -> TokenPair | None:
         """The newest pair. Raises Unavailable when its key is not here."""
@@ -69,7 +72,7 @@ class TokenRows:
         return TokenPair(
             access=content["access"],
             refresh=content["refresh"],
-            obtained_at=content["obtained_at"],
+            obtained_at=row.obtained_at - self._ahead_s if row.obtained_at else 0.0,
             refused=StoredFailure(code=row.refused_code, message=row.refused_message) if row.refused_code else None,
         )
 
@@ -79,12 +82,11 @@ class TokenRows:
             "account_id": account_id,
             "access": pair.access,
             "refresh": pair.refresh,
-            "obtained_at": pair.obtained_at,
         }
         values = {
             "sealed": self._sealer.seal(json.dumps(content).encode()),
             "key_id": self._sealer.current,
-            "saved_at": self._now,
+            "obtained_at": pair.obtained_at + self._ahead_s if pair.obtained_at else 0.0,
             "refused_code": pair.refused.code if pair.refused else None,
             "refused_message": pair.refused.message[:MAX_MESSAGE_CHARS] if pair.refused else None,
         }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from . import tables
+from .accounts import AccountRows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +32,7 @@ class UsageRows:
     def count(self, more: Usage) -> None:
         """Add to today's counts. Nothing when the account is gone."""
         table, day = tables.usage, _day(self._now)
-        if not self._connection.scalar(select(func.count()).where(tables.accounts.c.id == more.account_id)):
+        if not AccountRows(self._connection, self._now).exists(more.account_id):
             return
         here = (table.c.account_id == more.account_id) & (table.c.model == more.model) & (table.c.day == day)
         names = ("answers", "failures", "prompt_tokens", "completion_tokens")

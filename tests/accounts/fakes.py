@@ -134,7 +134,8 @@ class AuthServer:
 
 
 def settings_for(url: str = "http://127.0.0.1:9", **more: Any) -> Settings:
-    return Settings(_env_file=None, kimi_base_url=url, kimi_auth_url=url, **more)  # type: ignore[call-arg]
+    given = {"kimi_base_url": url, "kimi_auth_url": url, "kimi_state_url": "sqlite://", **more}
+    return Settings(_env_file=None, **given)  # type: ignore[call-arg, arg-type]
 
 
 UPSTREAM = Upstream.load()

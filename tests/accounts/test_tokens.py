@@ -125,7 +125,7 @@ def test_form_1_steps_in_when_form_2_has_no_answer(server: AuthServer, answer: A
 def test_form_1_steps_in_when_the_gateway_is_unreachable(server: AuthServer) -> None:
     new = access()
     server.legacy = always((200, {}, {"access_token": new}))
-    settings = Settings(_env_file=None, kimi_base_url=server.url, kimi_auth_url="http://127.0.0.1:9")  # type: ignore[call-arg]
+    settings = settings_for(server.url, kimi_auth_url="http://127.0.0.1:9")
     account = Account.of(Credential.of(refresh=refresh()), settings, UPSTREAM)
     assert session(TokenKeeper(settings, UPSTREAM), account).access_token == new
 
@@ -515,7 +515,7 @@ def test_demo_mode_serves_simulated_credentials(server: AuthServer) -> None:
 def test_a_simulated_credential_never_meets_the_service(
     server: AuthServer, aud: list[str], mine: tuple[str, ...], demo: bool
 ) -> None:
-    settings = Settings(_env_file=None, kimi_demo=demo, **dict.fromkeys(mine, server.url))  # type: ignore[arg-type]
+    settings = Settings(_env_file=None, kimi_state_url="sqlite://", kimi_demo=demo, **dict.fromkeys(mine, server.url))  # type: ignore[arg-type]
     account = Account.of(Credential.of(refresh=refresh(simulator=True, aud=aud)), settings, UPSTREAM)
     with pytest.raises(PermissionRefused, match="simulator"):
         session(TokenKeeper(settings, UPSTREAM), account)

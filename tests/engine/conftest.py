@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
@@ -59,6 +60,7 @@ class World:
     def __init__(self, server: SimulatorServer, tmp: Path) -> None:
         self.server = server
         self._overlay = tmp / "overlay.yaml"
+        self._states = (f"sqlite:///{tmp}/state-{number}/accounts.db" for number in itertools.count())
 
     def token(self, user: str, **more: Any) -> str:
         """A pair, so that nothing is refreshed before the first call."""
@@ -69,6 +71,7 @@ class World:
         given = {
             "kimi_base_url": self.server.url,
             "kimi_auth_url": self.server.url,
+            "kimi_state_url": next(self._states),
             "kimi_token": "\n".join(map(self.token, users or ("ada",))),
         }
         self._overlay.write_text(overlay or QUICK, "utf-8")
