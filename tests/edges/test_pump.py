@@ -1,9 +1,8 @@
-"""The pump on plain bytes: batches, pauses, failures, and its clock."""
+"""The pump on plain bytes: batches, pauses, failures, and its bounds, to the moment."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 
 import httpx
@@ -12,6 +11,13 @@ import pytest
 from kimi_provider.errors import Overloaded, ProtocolError, UpstreamTimeout
 from kimi_provider.events import Event, Finished, TextDelta, ThinkingDelta
 from kimi_provider.pump import pump
+
+from ..clock import SteppedLoop, stepped
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> tuple[str, dict[str, object]]:
+    return "asyncio", {"loop_factory": SteppedLoop}
 
 
 class Letters:
@@ -98,12 +104,10 @@ async def test_all_that_is_there_is_one_batch() -> None:
 
 async def test_what_comes_alone_is_shown_alone() -> None:
     got: list[tuple[str, float]] = []
-    started = time.perf_counter()
+    started = stepped().time()
     async for batch in Source(b"a", 0.1, b"b", 0.1, b"$").pumped(Letters()):
-        got.append((shown([batch]), time.perf_counter() - started))
-    assert [text for text, _ in got] == ["a", "b", "|"]
-    assert got[0][1] < 0.08
-    assert 0.1 <= got[1][1] < 0.18
+        got.append((shown([batch]), round(stepped().time() - started, 6)))
+    assert got == [("a", 0), ("b", 0.1), ("|", 0.2)]
 
 
 async def test_a_slow_reader_pauses_the_connection_and_loses_nothing() -> None:
@@ -138,12 +142,12 @@ async def test_a_slow_reader_pauses_the_connection_and_loses_nothing() -> None:
 async def test_a_frame_larger_than_the_buffer_passes() -> None:
     """What a decoder still collects waits for nobody, so it must not pause the connection."""
     silent = [b"~" * 1000] * 50
-    started = time.perf_counter()
+    started = stepped().time()
     batches = [
         batch async for batch in Source(*silent, b"a", *silent, b"$").pumped(Letters(), idle_s=2, max_bytes=5000)
     ]
     assert shown(batches) == "a|"
-    assert time.perf_counter() - started < 1
+    assert stepped().time() == started
 
 
 @pytest.mark.parametrize(
@@ -177,26 +181,26 @@ async def test_what_was_decoded_is_shown_before_the_failure(
 
 
 @pytest.mark.parametrize(
-    "steps",
+    ("steps", "after_s"),
     [
-        (b"ab$",),
-        (b"ab", b"$more"),
-        (b"ab.",),
-        (b"ab.", httpx.ReadError("reset")),
-        (b"ab.", 0.02, b"$"),
-        (b"a", b"b.", 30),
-        (b"ab.", *(b"~", 0.02) * 20),
+        ((b"ab$",), 0),
+        ((b"ab", b"$more"), 0),
+        ((b"ab.",), 0),
+        ((b"ab.", httpx.ReadError("reset")), 0),
+        ((b"ab.", 0.02, b"$"), 0.02),
+        ((b"a", b"b.", 30), 0.1),
+        ((b"ab.", *(b"~", 0.02) * 20), 0.1),
     ],
 )
 async def test_a_complete_answer_ends_well_however_the_connection_does(
-    steps: tuple[bytes | float | Exception, ...],
+    steps: tuple[bytes | float | Exception, ...], after_s: float
 ) -> None:
     decoder = Letters()
-    started = time.perf_counter()
+    started = stepped().time()
     batches = [batch async for batch in Source(*steps).pumped(decoder, grace_s=0.1)]
     assert shown(batches) == "ab|"
     assert decoder.closed == 1
-    assert time.perf_counter() - started < 0.3
+    assert stepped().time() - started == pytest.approx(after_s)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +210,7 @@ async def test_a_complete_answer_ends_well_however_the_connection_does(
         ((30.0,), {"idle_s": 0.1}, "", "sent nothing for 0.1 s", 0.1),
         ((b"a", *(b"~", 0.02) * 50), {"idle_s": 0.1}, "a", "sent nothing for 0.1 s", 0.1),
         ((*(b"#", 0.05) * 4, 30), {"idle_s": 0.1}, "", "sent nothing for 0.1 s", 0.25),
-        ((*(b"a", 0.05) * 50,), {"all_s": 0.2}, "aaaa", "longer than the time allowed", 0.2),
+        ((*(b"a", 0.05) * 50,), {"all_s": 0.18}, "aaaa", "longer than the time allowed", 0.18),
         ((b"a.", 30), {"all_s": 0.1}, "a", "longer than the time allowed", 0.1),
     ],
 )
@@ -219,10 +223,10 @@ async def test_silence_and_length_have_their_bounds(
         async for batch in source.pumped(Letters(), **limits):  # type: ignore[arg-type]
             batches.append(batch)
 
-    started = time.perf_counter()
+    started = stepped().time()
     with pytest.raises(UpstreamTimeout, match=says):
         await run()
-    assert after_s <= time.perf_counter() - started < after_s + 0.15
+    assert stepped().time() - started == pytest.approx(after_s)
     assert shown(batches) == text
     assert source.left == "cancelled"
 
@@ -238,7 +242,7 @@ async def test_a_reader_that_takes_its_time_is_not_the_services_silence() -> Non
 async def test_what_came_in_time_counts_although_the_loop_was_busy() -> None:
     async def hold_up() -> None:
         await asyncio.sleep(0.01)
-        time.sleep(0.12)
+        stepped().hold_up(0.12)
 
     batches = Source(0.02, b"ab$").pumped(Letters(), idle_s=0.05)
     _, got = await asyncio.gather(hold_up(), anext(batches))
@@ -272,7 +276,7 @@ async def test_who_is_cancelled_while_closing_stays_cancelled() -> None:
 
 async def test_a_body_that_does_not_end_with_its_answer_is_left_alone() -> None:
     source = Source(b"ab$", *(b"~", 0.01) * 1000)
-    started = time.perf_counter()
+    started = stepped().time()
     assert shown([batch async for batch in source.pumped(Letters())]) == "ab|"
-    assert time.perf_counter() - started < 0.3
+    assert stepped().time() - started == pytest.approx(0.05)
     assert source.left == "cancelled"
