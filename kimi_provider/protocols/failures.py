@@ -29,6 +29,7 @@ from ..errors import (
     RateLimited,
     TooManyStreams,
     Unavailable,
+    UnusableAnswer,
     UpstreamError,
     UpstreamTimeout,
 )
@@ -57,6 +58,7 @@ _MEANINGS: Final[dict[str, tuple[type[KimiError], str]]] = {
         (QuotaExhausted, "The account's Kimi quota is used up"),
         (UpstreamError, "Kimi failed on its side"),
         (ProtocolError, "Kimi sent something unusable"),
+        (UnusableAnswer, "Kimi wrote something else than was asked for"),
         (Overloaded, "Kimi is overloaded"),
         (Unavailable, "Kimi is not available"),
         (UpstreamTimeout, "Kimi took too long"),
