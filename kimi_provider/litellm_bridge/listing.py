@@ -89,8 +89,11 @@ class Listing:
         if any("*" in row["model_name"] for row in self._deployments()):
             await self._refresh()
         listed = await proxy_server.model_list(**query)
+        router = proxy_server.llm_router
+        theirs = {row["model_name"] for row in (router.model_list if router is not None else ())}
+        theirs -= {row["model_name"] for row in self._deployments()}
         for row in listed["data"] if isinstance(listed, dict) else ():
-            if (spec := self._spec(row["id"])) is None:
+            if row["id"] in theirs or (spec := self._spec(row["id"])) is None:
                 continue
             if row.get("display_name") in (None, row["id"]):
                 row["display_name"] = spec.title

@@ -9,7 +9,6 @@ is its last event, or a KimiError is raised; only an answer that is cut at the o
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -24,14 +23,11 @@ from .sse import EventStream
 
 log: Final = logging.getLogger(__name__)
 
-#: Ids of Kimi+ agents (protocol B.4).
-_AGENT_ID: Final = re.compile(r"[0-9a-z]{20}")
-
 
 def agent_of(spec: ModelSpec, upstream: Upstream) -> RestAgent | None:
     """How the model of `spec` is asked for in this generation, or None when it can't be."""
     wanted = spec.kimiplus_id or ""
-    if _AGENT_ID.fullmatch(wanted):
+    if upstream.agents.regex.fullmatch(wanted):
         return RestAgent(kimiplus_id=wanted)
     return upstream.rest.agents.get(wanted)
 
