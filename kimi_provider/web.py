@@ -8,6 +8,7 @@ account to another), and no text of a failure carries an address with a query or
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import http.cookiejar
 import math
 import urllib.request
@@ -22,6 +23,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import httpx
 import orjson
+from aiohttp.connector import Connection
 from httpx_aiohttp import AiohttpTransport
 
 from .errors import KimiError, RateLimited, Unavailable, UpstreamError, UpstreamTimeout
@@ -220,9 +222,28 @@ def _client(upstream: Upstream) -> httpx.AsyncClient:
     )
 
 
+class _Connector(aiohttp.TCPConnector):
+    """A pool in an empty context. Its connections and its timer keep the context that they were made in for as long as
+    they live, and a proxy's context holds the request with its body: fifty megabytes for each connection.
+    """
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Connection:
+        loop = asyncio.get_running_loop()
+        opening = loop.create_task(super().connect(*args, **kwargs), context=contextvars.Context())
+        try:
+            return await opening
+        except asyncio.CancelledError:
+            if opening.done() and not opening.cancelled() and opening.exception() is None:
+                opening.result().close()  # it came in the very moment in which nobody wanted it any more
+            raise
+
+    def _release(self, *args: Any, **kwargs: Any) -> None:
+        contextvars.Context().run(super()._release, *args, **kwargs)
+
+
 def _session() -> aiohttp.ClientSession:
     """aiohttp below httpx: a call costs a third of what it does on httpx's own transport (docs/performance.md)."""
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30, ssl=httpx.create_ssl_context())
+    connector = _Connector(limit=0, keepalive_timeout=30, ssl=httpx.create_ssl_context())
     jar = aiohttp.DummyCookieJar()
     return aiohttp.ClientSession(connector=connector, cookie_jar=jar, auto_decompress=False)
 

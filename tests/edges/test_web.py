@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import http.server
 import socket
 import threading
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -147,6 +149,24 @@ async def pumped(url: str) -> str:
 async def test_a_connection_is_used_again_after_an_answer(server: AuthServer) -> None:
     server.legacy = lambda asked: (200, {}, b"ab$")
     assert [await pumped(server.url) for _ in range(3)] == ["ab|"] * 3
+    assert server.connections == 1
+
+
+async def test_a_pooled_connection_keeps_nothing_of_the_request_that_opened_it(server: AuthServer) -> None:
+    class Body:
+        pass
+
+    async def ask() -> weakref.ref[Body]:
+        body = Body()
+        context_holds.set(body)
+        assert (await called(server.url)).status == 200
+        return weakref.ref(body)
+
+    context_holds: contextvars.ContextVar[Body] = contextvars.ContextVar("context_holds")
+    left = await asyncio.create_task(ask(), context=contextvars.Context())
+    await asyncio.sleep(0)  # the loop forgets the task
+    assert left() is None
+    await called(server.url)
     assert server.connections == 1
 
 
