@@ -140,11 +140,16 @@ def test_every_listed_model_can_be_called(shipped: Gateway, simulator: Simulator
         ("kimi/kimi-k2.6-research", None, ["TOOL_TYPE_ASK_USER"]),
     ],
 )
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses", "/v1beta/models/{}"])
 def test_names_behind_the_wildcard(
-    shipped: Gateway, simulator: Simulator, name: str, model: str | None, tools: list[str]
+    shipped: Gateway, simulator: Simulator, path: str, name: str, model: str | None, tools: list[str]
 ) -> None:
     simulator.control("settings", more_models=ADDED)
-    answer = shipped.http.post("/v1/chat/completions", json={"model": name, "messages": ASK})
+    if path.startswith("/v1beta"):
+        body = {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]}
+        answer = shipped.http.post(path.format(name) + ":generateContent", json=body)
+    else:
+        answer = shipped.http.post(path, json={"model": name, "messages": ASK, "input": "Hi", "max_tokens": 99})
     assert answer.status_code == 200, answer.text
     (body,) = _chat_bodies(simulator)
     assert body["options"].get("model") == model
