@@ -31,7 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return doctor.main(options)
     if problem := missing():
         return _say(problem)
-    return asyncio.run(_start(options, parser))
+    try:
+        return asyncio.run(_start(options, parser))
+    except KeyboardInterrupt:  # before there is a tool to pass it to
+        return 130
 
 
 def missing() -> str:

@@ -39,6 +39,7 @@ async def serve(options: argparse.Namespace, settings: runner.Settings) -> int:
     folder = _kept_folder()
     secret = secret or _kept_password(folder / "proxy.password")
     runner.say(runner.origin_line(settings.gateway))
+    stop = _stop_signal()
     async with runner.prepared(
         folder, settings, os.environ, host=options.listen, port=options.port, secret=secret
     ) as ready:
@@ -47,29 +48,39 @@ async def serve(options: argparse.Namespace, settings: runner.Settings) -> int:
         (script := folder / "env.sh").touch(mode=0o600)
         script.write_text(shell, "utf-8")
         runner.say(f"For a shell: . {script}   (holds the proxy's password). Ctrl-C stops.")
-        await _until_stopped(ready.proxy.stopped)
+        await _first_of(stop, ready.proxy.stopped)
     return 0
 
 
 async def print_env(shell: str, settings: runner.Settings) -> int:
     """Print the environment on standard output, then keep the proxy until Ctrl-C. Raises ProxyError."""
     runner.say(runner.origin_line(settings.gateway))
+    stop = _stop_signal()
     with runner.private_folder() as (folder, _):
         async with runner.prepared(folder, settings, os.environ) as ready:
             sys.stdout.write(environment.as_shell(ready.changed, shell))
             sys.stdout.flush()
             runner.say("The proxy runs until Ctrl-C; the lines hold its password.")
-            await _until_stopped(ready.proxy.stopped)
+            await _first_of(stop, ready.proxy.stopped)
     return 0
 
 
-async def _until_stopped(stopped: asyncio.Event) -> None:
+def _stop_signal() -> asyncio.Event:
+    """Set by Ctrl-C and its like from now on."""
+    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             with suppress(NotImplementedError):
-                loop.add_signal_handler(getattr(signal, name), stopped.set)
-    await stopped.wait()
+                loop.add_signal_handler(getattr(signal, name), stop.set)
+    return stop
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
 
 
 def _is_loopback(host: str) -> bool:

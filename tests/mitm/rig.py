@@ -85,6 +85,7 @@ class Server:
         self.calls: list[Call] = []
         self.stepwise = False
         self.extra_headers = ""
+        self.status = "200 OK"
         self._changed = threading.Condition()
         self._server: asyncio.Server
         loop.run(self._start())
@@ -170,7 +171,7 @@ class Server:
         await writer.drain()
 
     def _head(self, fields: str) -> bytes:
-        return f"HTTP/1.1 200 OK\r\n{fields}\r\n{self.extra_headers}\r\n".encode()
+        return f"HTTP/1.1 {self.status}\r\n{fields}\r\n{self.extra_headers}\r\n".encode()
 
     async def _stream(self, call: Call, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(self._head("content-type: text/event-stream\r\ntransfer-encoding: chunked"))
@@ -191,6 +192,56 @@ class Server:
             writer.write(b"%x\r\n%s\r\n" % (len(event), event))
             await writer.drain()
         writer.write(b"0\r\n\r\n")
+
+
+class CompanyProxy:
+    """The proxy that a machine's HTTPS_PROXY names: tunnels to `ports`, refuses other hosts, keeps what was asked."""
+
+    def __init__(self, loop: Loop, ports: dict[str, int]) -> None:
+        self._loop = loop
+        self.ports = ports
+        self.asked: list[str] = []
+        loop.run(self._start())
+
+    async def _start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far = None
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            method, target, _ = head.split(" ", 2)
+            host = target.split(":")[0]
+            self.asked.append(host)
+            if method != "CONNECT" or host not in self.ports:
+                writer.write(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n")
+                await writer.drain()
+                return
+            far_reader, far = await asyncio.open_connection("127.0.0.1", self.ports[host])
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            await asyncio.gather(_pump(reader, far), _pump(far_reader, writer))
+        except (asyncio.IncompleteReadError, OSError):
+            pass
+        finally:
+            writer.close()
+            if far is not None:
+                far.close()
+
+    def stop(self) -> None:
+        async def close() -> None:
+            self._server.close()
+            self._server.close_clients()
+
+        self._loop.run(close())
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.write_eof()
 
 
 class HostMap:
