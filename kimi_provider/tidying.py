@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .accounts import Account, Lease, TokenKeeper
-from .errors import KimiError
+from .errors import CredentialError, KimiError
 from .loops import background
 from .protocols import ChatProtocol
 from .settings import Settings
@@ -95,7 +95,7 @@ class Tidier:
                 finally:
                     give_back()
                 if not self._settings.kimi_keep_chats:
-                    await chat.protocol.delete_chat(session, chat.chat_id)
+                    await self._delete(account, session, chat)
         except (KimiError, TimeoutError) as exc:
             log.warning("account %s: a chat could not be removed (%s)", account.short_id, type(exc).__name__)
 
@@ -106,6 +106,14 @@ class Tidier:
                 await chat.protocol.cancel_chat(session, chat.chat_id, message_id)
         except (KimiError, TimeoutError) as exc:
             log.debug("account %s: an answer was not cancelled (%s)", session.account, type(exc).__name__)
+
+    async def _delete(self, account: Account, session: Session, chat: OpenedChat) -> None:
+        """With a new token when the one at hand is refused: that may be what the answer has failed of."""
+        try:
+            await chat.protocol.delete_chat(session, chat.chat_id)
+        except CredentialError:
+            session = await self._keeper.session(account, rejected=session.access_token)
+            await chat.protocol.delete_chat(session, chat.chat_id)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -175,3 +175,12 @@ async def test_a_chat_is_deleted_over_the_protocol_that_opened_it(world: World) 
     await tidied()
     assert [one["path"] for one in world.state["requests"] if one["method"] == "DELETE"]
     assert world.state["chats"] == []
+
+
+async def test_a_chat_is_deleted_though_its_answer_failed_of_the_token(world: World) -> None:
+    """This generation opens the chat first; the call that finds the token refused comes after."""
+    world.server.queue("stale_token", times=2)
+    assert text_of(await collect(world.engine(kimi_protocol="rest")))
+    await tidied()
+    assert len(world.state["deleted"]) == 2
+    assert world.state["chats"] == []
