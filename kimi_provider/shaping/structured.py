@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from string import Template
 from typing import Any
 
-import json_repair
 import jsonschema
 import regex
 from jsonschema.protocols import Validator
@@ -26,6 +25,7 @@ from ..errors import BadRequest
 from ..request import JsonFormat
 from ..tools.json_reader import JsonReader, Status
 from ..tools.markup import Source, markup
+from ..tools.mending import mended
 from ..tools.schemas import View, standard
 from ..tools.values import JsonWriter
 
@@ -135,7 +135,7 @@ class JsonAnswer:
                 return
             self._over = True
             if status is not Status.DONE:
-                self._writer.finish(json_repair.loads(self._reader.raw))
+                self._writer.finish(mended(self._reader.raw))
         source.at = len(source.text)
 
     def _find_start(self, source: Source) -> bool:

@@ -28,6 +28,8 @@ _FENCE = regex.compile(r"```[\w-]{0,20}\s")
 _SCALAR = regex.compile(r"[A-Za-z0-9+.\-]{1,64}(?=[^A-Za-z0-9+.\-])")
 _SCALAR_AT_END = regex.compile(r"[A-Za-z0-9+.\-]{1,64}")
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d{1,3})?")
+#: Deeper JSON is no call's; nothing that handles values recursively must be led on.
+_MAX_NESTING = 100
 _WORDS = {"true": True, "True": True, "false": False, "False": False, "null": None, "None": None}
 
 
@@ -166,6 +168,8 @@ class JsonReader:
         return Status.DONE if self._values else Status.NOTHING
 
     def _begin(self, source: Source, bracket: str) -> Status | None:
+        if len(self._open) >= _MAX_NESTING:
+            return self._violation()
         source.at += 1
         self._open.append(bracket)
         self._expect = _Expect.KEY if bracket == "{" else _Expect.VALUE

@@ -13,12 +13,12 @@ import html
 import re
 from typing import Any
 
-import json_repair
 import regex
 
 from .calls import Calls, OpenCall
 from .json_reader import JsonReader, Status
 from .markup import Ending, Markup, Source
+from .mending import mended
 from .schemas import View, from_markup
 from .values import ArgumentsWriter
 
@@ -237,7 +237,7 @@ class ParameterReader:
         assert self._json is not None
         assert self._writer is not None
         if status is not Status.DONE:
-            self._writer.finish(json_repair.loads(self._json.raw))
+            self._writer.finish(mended(self._json.raw))
         return self._done()
 
     # --- values ---------------------------------------------------------------------------------------------------

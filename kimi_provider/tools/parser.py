@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import json_repair
 import regex
 
 from ..dialects import Families
@@ -22,6 +21,7 @@ from ..request import ANY_TOOL, ToolChoice, ToolSpec
 from .calls import Calls, CallSteps, RefusedCall, new_call_id
 from .json_reader import JsonReader, Status
 from .markup import WINDOW_CHARS, Ending, Source, markup
+from .mending import mended
 from .names import Names
 from .parameter_reader import ParameterReader
 
@@ -55,7 +55,7 @@ class _JsonCalls:
     def read(self, source: Source) -> Status:
         status = self._json.read(source)
         if status is Status.BROKEN:
-            self._steps.repair(json_repair.loads(self._json.raw))
+            self._steps.repair(mended(self._json.raw))
         return status
 
 

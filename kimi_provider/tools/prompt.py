@@ -15,7 +15,6 @@ from functools import cached_property
 from string import Template
 from typing import Any, Literal
 
-import json_repair
 import regex
 
 from ..dialects import Dialect, Tools
@@ -23,6 +22,7 @@ from ..errors import BadRequest
 from ..request import ANY_TOOL, ToolCall, ToolChoice, ToolSpec
 from .calls import new_call_id
 from .markup import markup
+from .mending import mended
 from .names import Names
 from .parser import Outcome, ToolParser
 from .schemas import View, signature, standard
@@ -207,7 +207,7 @@ def _object(arguments: str) -> dict[str, Any]:
     try:
         found = json.loads(arguments)
     except ValueError:
-        found = json_repair.loads(arguments)
+        found = mended(arguments)
     return found if isinstance(found, dict) else {}
 
 

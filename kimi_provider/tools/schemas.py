@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import json_repair
+from .mending import mended
 
 Schema = Mapping[str, Any]
 
@@ -246,7 +246,7 @@ def _parsed(text: str) -> Any:
     try:
         return json.loads(text, strict=False)
     except ValueError:
-        return json_repair.loads(text)
+        return mended(text)
 
 
 def from_markup(text: str, view: View) -> Any:
