@@ -26,7 +26,7 @@ from rich.text import Text
 from . import doctor as checks
 from . import serve as serving
 from .engine import KimiEngine
-from .errors import CredentialMissing, KimiError, Language
+from .errors import CredentialMissing, KimiError
 from .events import Citation, Finished, Source, TextDelta, ThinkingDelta
 from .live import merged
 from .observe import redact, redact_logs
@@ -35,6 +35,7 @@ from .request import ChatRequest, Message, TextPart
 from .settings import Settings, SettingsError
 from .simulator.server import SimulatorServer
 from .upstream import Upstream
+from .wording import Language
 
 app = typer.Typer(
     name="kimi-provider",

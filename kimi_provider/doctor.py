@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from .engine import KimiEngine
-from .errors import KimiError, Language
+from .errors import KimiError
 from .settings import Settings, SettingsError
 from .upstream import Upstream
+from .wording import Language
 
 #: Versions of LiteLLM on which the whole test suite has run.
 TESTED_LITELLM = ("1.106.2",)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .. import events as ev
-from ..errors import Language
+from ..wording import Language
 
 _TEXTS: dict[Language, dict[str, str]] = {
     "en": {"search": "Searching the web", "tool": "Running {name}", "failed": "{name} has failed"},

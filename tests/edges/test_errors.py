@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from kimi_provider import errors
+from kimi_provider import errors, wording
 from kimi_provider.errors import KimiError
 
 
@@ -74,7 +74,7 @@ def test_every_error_says_what_to_do_in_both_languages_or_deliberately_nothing(k
 
 
 def test_no_cure_without_an_error() -> None:
-    assert errors._CURES.keys() == {kind.code for kind in ALL} - WITHOUT_CURE
+    assert wording.CURES.keys() == {kind.code for kind in ALL} - WITHOUT_CURE
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_one_line_for_people(error: KimiError, english: str, indonesian: str) ->
 
 
 def test_every_code_has_a_headline_in_indonesian() -> None:
-    assert errors._HEADLINES_ID.keys() == {kind.code for kind in ALL}
+    assert wording.HEADLINES_ID.keys() == {kind.code for kind in ALL}
 
 
 def test_what_is_known_is_kept() -> None:

@@ -1,0 +1,104 @@
+"""What errors say to people, by error code: what to do next in both languages, and what happened in Indonesian.
+
+Words only; which code is raised when, and with which particulars, is `errors`' and its callers' to say.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+Language = Literal["en", "id"]
+
+#: What to do next, by error code, in both languages (`KIMI_LANG`).
+CURES: Final[dict[str, dict[Language, str]]] = {
+    "credential_missing": {
+        "en": "Set KIMI_TOKEN (or api_key on the deployment) to a refresh_token or kimi-auth of your own account.",
+        "id": "Isi KIMI_TOKEN (atau api_key pada deployment) dengan refresh_token atau kimi-auth akun Anda sendiri.",
+    },
+    "credential_rejected": {
+        "en": "Log in at kimi.com in a private window, copy refresh_token from localStorage, close the window without "
+        "logging out, and give the new value as KIMI_TOKEN.",
+        "id": "Masuk ke kimi.com di jendela privat, salin refresh_token dari localStorage, tutup jendela tanpa logout, "
+        "lalu berikan nilai baru itu sebagai KIMI_TOKEN.",
+    },
+    "model_not_found": {
+        "en": "Run 'kimi-provider models' for the list.",
+        "id": "Jalankan 'kimi-provider models' untuk melihat daftarnya.",
+    },
+    "context_length_exceeded": {
+        "en": "Shorten the conversation or start a new one.",
+        "id": "Persingkat percakapan atau mulai yang baru.",
+    },
+    "content_filter": {
+        "en": "The service declined this content; change the prompt.",
+        "id": "Layanan menolak konten ini; ubah prompt Anda.",
+    },
+    "membership_required": {
+        "en": "Choose a model that the account's plan includes, or upgrade the plan at kimi.com.",
+        "id": "Pilih model yang termasuk dalam paket akun, atau tingkatkan paket di kimi.com.",
+    },
+    "permission_refused": {
+        "en": "Check the account at kimi.com; this request is not allowed there.",
+        "id": "Periksa akun di kimi.com; permintaan ini tidak diizinkan di sana.",
+    },
+    "account_suspended": {
+        "en": "Open kimi.com with this account and follow what it says; it is not used here until then.",
+        "id": "Buka kimi.com dengan akun ini dan ikuti petunjuknya; akun tidak dipakai di sini sampai saat itu.",
+    },
+    "too_many_streams": {
+        "en": "Wait for a running answer to end, or add an account.",
+        "id": "Tunggu jawaban yang sedang berjalan selesai, atau tambahkan akun.",
+    },
+    "quota_exhausted": {
+        "en": "Wait for the quota to reset, or add an account.",
+        "id": "Tunggu kuota kembali, atau tambahkan akun.",
+    },
+    "rate_limited": {"en": "Wait and try again.", "id": "Tunggu lalu coba lagi."},
+    "overloaded": {
+        "en": "Kimi is busy; try again shortly or configure a fallback.",
+        "id": "Kimi sedang sibuk; coba lagi sebentar atau atur fallback.",
+    },
+    "unavailable": {
+        "en": "Try again; 'kimi-provider doctor' tells whether the service is reachable.",
+        "id": "Coba lagi; 'kimi-provider doctor' memberi tahu apakah layanan terjangkau.",
+    },
+    "timeout": {
+        "en": "Try again, or raise KIMI_TIMEOUT_S / KIMI_IDLE_TIMEOUT_S.",
+        "id": "Coba lagi, atau naikkan KIMI_TIMEOUT_S / KIMI_IDLE_TIMEOUT_S.",
+    },
+    "unusable_answer": {
+        "en": "Try again, say in the prompt what is wanted, or use a simpler schema or fewer tools.",
+        "id": "Coba lagi, perjelas permintaan dalam prompt, atau pakai skema lebih sederhana atau lebih sedikit alat.",
+    },
+    "upstream_protocol": {
+        "en": "The answer was not usable; try again. If it stays, the service's protocol may have changed: update "
+        "kimi-provider or overlay upstream.yaml (KIMI_UPSTREAM_FILE).",
+        "id": "Jawaban tidak dapat dipakai; coba lagi. Jika tetap, protokol layanan mungkin berubah: perbarui "
+        "kimi-provider atau timpa upstream.yaml (KIMI_UPSTREAM_FILE).",
+    },
+}
+
+#: What happened, in Indonesian; the sentence with the particulars follows it in English.
+HEADLINES_ID: Final[dict[str, str]] = {
+    "internal": "Galat internal",
+    "invalid_request": "Permintaan tidak sah",
+    "context_length_exceeded": "Percakapan terlalu panjang",
+    "content_filter": "Kimi menolak isi ini",
+    "credential_missing": "Kredensial Kimi belum ada",
+    "credential_rejected": "Kimi menolak kredensial",
+    "permission_refused": "Tidak diizinkan",
+    "membership_required": "Perlu paket Kimi yang lebih tinggi",
+    "account_suspended": "Akun ditangguhkan",
+    "not_found": "Tidak ditemukan",
+    "model_not_found": "Model tidak dikenal",
+    "chat_not_found": "Obrolan tidak ditemukan",
+    "rate_limited": "Terlalu banyak permintaan",
+    "too_many_streams": "Terlalu banyak jawaban sedang berjalan",
+    "quota_exhausted": "Kuota habis",
+    "upstream_error": "Layanan Kimi gagal",
+    "upstream_protocol": "Jawaban layanan tidak dapat dibaca",
+    "unusable_answer": "Jawaban model tidak sesuai permintaan",
+    "overloaded": "Kimi sedang sibuk",
+    "unavailable": "Layanan tidak terjangkau",
+    "timeout": "Waktu habis",
+}
