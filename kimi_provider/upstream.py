@@ -26,6 +26,7 @@ class Service(Row):
 
     connect_timeout_s: float
     done_grace_s: float
+    keepalive_s: float = Field(gt=0)
     token_advisory_s: float
     token_mandatory_s: float
     retired_for_s: float

@@ -60,13 +60,12 @@ class OpenAnswer:
 
 
 async def _chunks(
-    call: _Call, answer: outbound.Answer, first: list[Event], rest: AsyncGenerator[Event, None]
+    call: _Call, answer: outbound.Answer, first: ModelResponseStream | None, rest: AsyncGenerator[Event, None]
 ) -> AsyncGenerator[ModelResponseStream, None]:
     with call.translating():
         async with aclosing(rest):
-            for event in first:
-                if (chunk := answer.chunk(event)) is not None:
-                    yield chunk
+            if first is not None:
+                yield first
             async for event in rest:
                 if (chunk := answer.chunk(event)) is not None:
                     yield chunk
@@ -176,19 +175,18 @@ class KimiLLM(CustomLLM):  # type: ignore[misc]  # litellm is not followed by my
     async def open(self, kwargs: dict[str, Any]) -> OpenAnswer:
         """Start a streamed answer and wait for its first event. Raises LiteLLM exceptions."""
         call = _Call(self, kwargs)
-        first: list[Event] = []
+        first: ModelResponseStream | None = None
         with call.translating():
             answer = await call.answer()
             events = call.events()
             try:
                 async for event in events:
-                    first.append(event)
+                    first = answer.chunk(event)
                     if not isinstance(event, Notice):
                         break
             except BaseException:
                 await events.aclose()
                 raise
-        answer.notices.extend(event for event in first if isinstance(event, Notice))
         headers = {**call.headers(), **answer.headers()}
         return OpenAnswer(headers, _chunks(call, answer, first, events), events)
 

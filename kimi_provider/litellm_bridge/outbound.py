@@ -8,9 +8,11 @@ and each citation leave at once, as provider fields, for surfaces that show them
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +25,12 @@ from . import citing
 from .progress import Progress
 
 Json = dict[str, Any]
+
+log = logging.getLogger(__name__)
+
+#: Response headers of the call that is being answered: LiteLLM takes them from a response on some of its routes, and
+#: from `routes.GatewayHooks` on all.
+told: ContextVar[dict[str, str]] = ContextVar("kimi_told_headers")
 
 #: The response header of every answer of ours; a fallback's answer does not have it.
 SERVED_BY = "x-kimi-served-by"
@@ -86,6 +94,8 @@ class Answer:
                 return "", self._step(event), {}
             case ev.Notice():
                 self.notices.append(event)
+                known = logging.INFO if event.code == "unknown" else logging.WARNING
+                log.log(known, "%s: the service remarks: %s [%s]", self.model, event.message, event.code)
         return "", "", {}
 
     def headers(self) -> dict[str, str]:
@@ -141,6 +151,7 @@ async def collect(events: AsyncIterator[ev.Event], answer: Answer) -> ModelRespo
 def attach_headers(response: Any, headers: Mapping[str, str]) -> None:
     """Have the proxy send `headers` as `llm_provider-...`."""
     if headers:
+        told.get({}).update({f"llm_provider-{name}": value for name, value in headers.items()})
         hidden = getattr(response, "_hidden_params", None) or {}
         response._hidden_params = {**hidden, "additional_headers": {**hidden.get("additional_headers", {}), **headers}}
 

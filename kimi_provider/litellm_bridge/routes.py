@@ -22,7 +22,7 @@ from litellm.proxy.anthropic_endpoints import endpoints as anthropic_endpoints
 
 from .. import admin
 from ..observe import redact_logs
-from . import deployments
+from . import deployments, outbound
 from .gemini import models as gemini_models
 from .gemini import routes as gemini
 from .listing import Listing
@@ -106,7 +106,8 @@ def _router(handler: KimiLLM, listing: Listing) -> APIRouter:
 
 class GatewayHooks(CustomLogger):  # type: ignore[misc]  # litellm is not followed by mypy
     """Mends what LiteLLM answers badly around the provider, for our models only: a mistyped name (400 without a hint),
-    an empty /v1/messages (500), a reached limit without retry-after.
+    an empty /v1/messages (500), a reached limit without retry-after, headers of an answer that some routes leave out,
+    silence on streams that allow for keep-alives.
     """
 
     def __init__(self, provider: str, listing: Listing, engine: KimiEngine) -> None:
@@ -119,9 +120,13 @@ class GatewayHooks(CustomLogger):  # type: ignore[misc]  # litellm is not follow
         self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
     ) -> None:
         """Raise HTTPException 404 or 400."""
+        outbound.told.set({})
         name = data.get("model")
         if not isinstance(name, str):
             return
+        streams = data.get("stream") is True and call_type != "anthropic_messages"  # which LiteLLM keeps alive itself
+        if streams and self._listing.model_of(name) is not None:
+            data.setdefault("keepalive_seconds", self._engine.upstream.service.keepalive_s)
         served = self._listing.served()
         if call_type == "anthropic_messages" and not data.get("messages") and name in served:
             raise _refusal(400, "messages is empty. Add at least one user message.")
@@ -136,6 +141,10 @@ class GatewayHooks(CustomLogger):  # type: ignore[misc]  # litellm is not follow
             near = difflib.get_close_matches(wanted, served, n=3, cutoff=0.4) or served[:3]
             names = f" Near names: {', '.join(near)}." if near else ""
             raise _refusal(404, f"This gateway has no model '{shown}'.{names} See GET /v1/models.")
+
+    async def async_post_call_response_headers_hook(self, *args: Any, **kwargs: Any) -> dict[str, str]:
+        """What the provider said of the answer (`outbound.attach_headers`)."""
+        return outbound.told.get({})
 
     async def async_post_call_failure_hook(
         self,

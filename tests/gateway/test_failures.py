@@ -153,13 +153,6 @@ def test_a_refused_access_token_is_refreshed_once(gateway: Gateway, simulator: S
     assert simulator.state()["refreshes"] == 1
 
 
-def test_a_degraded_model_is_said_in_a_header(gateway: Gateway, simulator: Simulator) -> None:
-    for stream in (False, True):
-        simulator.scenario("degraded")
-        answer = gateway.http.post("/v1/chat/completions", json={"model": "kimi", "messages": ASK, "stream": stream})
-        assert answer.headers["llm_provider-x-kimi-notice"] == "model_degraded"
-
-
 def test_retry_after_reaches_the_client(gateway: Gateway, simulator: Simulator) -> None:
     simulator.scenario("quota")
     answer = gateway.http.post("/v1/chat/completions", json={"model": "kimi", "messages": ASK})

@@ -14,7 +14,7 @@ import pytest
 from google import genai
 from google.genai import types
 
-from tests.harness import MASTER_KEY, Gateway, Simulator, shipped_config_without_limits
+from tests.harness import MASTER_KEY, Gateway, Simulator, quick_overlay, shipped_config_without_limits
 
 ASK = [{"role": "user", "content": "Weather in Oslo?"}]
 OSLO, BERGEN = "https://example.com/oslo", "https://example.com/bergen"
@@ -27,7 +27,7 @@ _ROWS = """model_list:
   - model_name: kimi-search-silent
     litellm_params: { model: kimi/kimi-search-silent }
   - model_name: kimi-search-thinking
-    litellm_params: { model: kimi/kimi-search-thinking, keepalive_seconds: 1 }
+    litellm_params: { model: kimi/kimi-search-thinking, allow_client_keepalive_override: true }
 """
 
 
@@ -41,8 +41,10 @@ def searching(
     config.write_text(
         text.replace("litellm_settings:\n", "litellm_settings:\n  anthropic_sse_ping_interval_seconds: 1\n")
     )
+    (overlay := tmp / "overlay.yaml").write_text(quick_overlay(tmp).read_text().replace("{", "{keepalive_s: 1, ", 1))
     token = simulator_process.login(f"search-{request.param}")["refresh_token"]
-    with Gateway(tmp, simulator_process.url, token, config, KIMI_PROTOCOL=request.param) as gateway:
+    more = {"KIMI_PROTOCOL": request.param, "KIMI_UPSTREAM_FILE": str(overlay)}
+    with Gateway(tmp, simulator_process.url, token, config, **more) as gateway:
         gateway.protocol = request.param
         yield gateway
 
@@ -288,3 +290,125 @@ def test_each_api_switches_search_on_its_own_way(
     ignored = answer.headers.get("llm_provider-x-kimi-ignored", "").split(",")
     if wanted:
         assert "tools" not in ignored
+
+
+# --- what readers of text see ---
+
+
+def text_of(searching: Gateway, path: str, **more: Any) -> str:
+    """The text of a whole answer of either chat API, or Gemini's."""
+    answer = searching.http.post(path, json={**SHAPES.get(path, SHAPES[GEMINI]), **more}).json()
+    match path:
+        case "/v1/chat/completions":
+            return str(answer["choices"][0]["message"]["content"])
+        case "/v1/messages":
+            return "".join(block["text"] for block in answer["content"] if block["type"] == "text")
+        case "/v1/responses":
+            return "".join(p["text"] for i in answer["output"] if i["type"] == "message" for p in i["content"])
+    return "".join(p["text"] for p in answer["candidates"][0]["content"]["parts"] if not p.get("thought"))
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES, RESPONSES])
+def test_who_asks_by_name_gets_the_sources_as_text(searching: Gateway, simulator: Simulator, path: str) -> None:
+    simulator.scenario("search_turn")
+    assert text_of(searching, path, model="kimi-search") == SEARCH_TURN[0] + LIST
+    simulator.scenario("search_turn")
+    assert text_of(searching, path, model="kimi", use_search=True) == SEARCH_TURN[0] + LIST
+
+
+def test_who_asks_by_name_gets_the_sources_as_text_on_gemini(searching: Gateway, simulator: Simulator) -> None:
+    simulator.scenario("search_turn")
+    assert text_of(searching, GEMINI_SEARCH) == SEARCH_TURN[0] + LIST
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", [CHAT, MESSAGES, RESPONSES, GEMINI])
+def test_a_silent_model_gives_text_alone(searching: Gateway, simulator: Simulator, path: str, stream: bool) -> None:
+    simulator.scenario("caret_citations")
+    name = "kimi-search-silent"
+    body = {"model": name, **SHAPES[path], "stream": stream}
+    if path == GEMINI:
+        body = SHAPES[GEMINI]
+        path = f"/v1beta/models/{name}:{'streamGenerateContent?alt=sse' if stream else 'generateContent'}"
+    answer = searching.http.post(path, json=body).text
+    assert searches(simulator)
+    assert "nothing known of Voss." in answer
+    for sign in ("[1]", "[2]", "[^", "example.com", "Searching", "web_search", "bergen"):
+        assert sign not in answer
+
+
+def test_a_search_is_told_as_thinking_where_thinking_is_visible(searching: Gateway, simulator: Simulator) -> None:
+    def thinking(model: str) -> str:
+        simulator.scenario("search_turn")
+        message = searching.http.post(CHAT, json={"model": model, "messages": ASK}).json()["choices"][0]["message"]
+        return str(message.get("reasoning_content") or "")
+
+    step, thought = "Searching the web", "I should look this up."
+    # This generation says no words, and searches first.
+    told = {"connect": f"{thought}\n\n{step}: Oslo weather", "rest": f"{step}\n\n{thought}"}
+    assert thinking("kimi-search-thinking") == told[searching.protocol]
+    assert thinking("kimi-search") == thought
+
+
+# --- long silences ---
+
+
+@pytest.fixture
+def silence(simulator: Simulator) -> None:
+    """An answer with a pause that is longer than the keep-alive's second."""
+    simulator.scenario("slow", pause_s=3.5)
+
+
+SAID = "Before the pause, after the pause."
+SLOW = "kimi-search-thinking"
+
+
+@pytest.mark.usefixtures("silence")
+@pytest.mark.parametrize(
+    ("path", "sign"),
+    [
+        (CHAT, "\n: ping\n"),
+        (MESSAGES, "event: ping\n"),
+        (RESPONSES, "\n: ping\n"),
+        (f"/v1beta/models/{SLOW}:streamGenerateContent?alt=sse", '"parts":[{"text":""}]'),
+    ],
+)
+def test_silence_is_broken_on_the_wire(searching: Gateway, path: str, sign: str) -> None:
+    body = {"model": SLOW, "stream": True, **SHAPES[path]} if path in SHAPES else SHAPES[GEMINI]
+    told = searching.http.post(path, json=body).text
+    before, _, after = told.partition("Before the pause, ")
+    assert sign not in before
+    assert after.partition("after the pause.")[0].count(sign) >= 2
+
+
+@pytest.mark.usefixtures("silence")
+def test_openai_takes_broken_silence(oai: openai.OpenAI) -> None:
+    chunks = oai.chat.completions.create(model=SLOW, messages=ASK, stream=True)
+    assert "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices) == SAID
+
+
+@pytest.mark.usefixtures("silence")
+def test_openai_responses_take_broken_silence(oai: openai.OpenAI) -> None:
+    events = oai.responses.create(model=SLOW, input="Hi", stream=True)
+    assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == SAID
+
+
+@pytest.mark.usefixtures("silence")
+def test_anthropic_takes_broken_silence(claude: anthropic.Anthropic) -> None:
+    with claude.messages.stream(model=SLOW, max_tokens=99, messages=ASK) as stream:
+        assert stream.get_final_text() == SAID
+
+
+@pytest.mark.usefixtures("silence")
+def test_google_takes_broken_silence(google: genai.Client) -> None:
+    chunks = list(google.models.generate_content_stream(model=SLOW, contents="Hi"))
+    assert "".join(chunk.text or "" for chunk in chunks) == SAID
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES, RESPONSES, f"/v1beta/models/{SLOW}:streamGenerateContent?alt=sse"])
+def test_an_error_after_long_silence_is_still_a_status(searching: Gateway, simulator: Simulator, path: str) -> None:
+    simulator.scenario("hang_before_first_frame", times=None)
+    body = {"model": SLOW, "stream": True, **SHAPES[path]} if path in SHAPES else SHAPES[GEMINI]
+    answer = searching.http.post(path, json=body, headers={"x-litellm-timeout": "2.5"})
+    assert answer.status_code == 504, answer.text
+    assert "[timeout]" in answer.text
