@@ -174,6 +174,7 @@ async def _command(command: list[str], settings: Settings) -> AsyncIterator[Find
     except (runner.RunError, ProxyError) as exc:
         yield Finding(step="command", ok=False, meaning=str(exc))
         return
+    sys.stdout.write("\n")  # the tool may have left its last line open
     for finding in watched(outcome, seen):
         yield finding
 
@@ -198,7 +199,7 @@ def watched(outcome: Outcome, seen: set[Direct]) -> Iterator[Finding]:
                 "Electron settings of their own.",
             )
     for host, reason in tally.untrusted.items():
-        if "does not trust" in reason or "unknown ca" in reason:
+        if "disconnected" not in reason:
             yield Finding(
                 step="CA",
                 ok=False,

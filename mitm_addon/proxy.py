@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from mitmproxy.addons import onboarding, script
 from .redirect import Redirector, Tally
 
 START_TIMEOUT_S = 60.0
+SETTLE_S = 1.0
 USER = "kimi"
 
 
@@ -38,6 +39,14 @@ class Proxy:
     tally: Tally
     options: Any
     stopped: asyncio.Event
+    connections: Callable[[], int]
+
+    async def settled(self) -> None:
+        """Until what a client has hung up on is noted, or a moment later when somebody stays connected."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_S):
+                while self.connections():  # noqa: ASYNC110  # mitmproxy only counts
+                    await asyncio.sleep(0.01)
 
 
 def password() -> str:
@@ -99,6 +108,7 @@ async def running(
             tally=redirector.tally,
             options=made.options,
             stopped=stopped,
+            connections=made.addons.get("proxyserver").active_connections,
         )
     finally:
         logging.getLogger("mitmproxy").removeHandler(errors)

@@ -98,6 +98,7 @@ async def run(
     with collected_notices() as notices, private_folder() as (folder, watcher):
         async with prepared(folder, settings, parent) as ready:
             code = await _child(command, environment.applied(parent, ready.changed), watcher, beside)
+            await ready.proxy.settled()
         return Outcome(code=code, prepared=ready, notices=tuple(notices))
 
 
