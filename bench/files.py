@@ -111,6 +111,7 @@ async def round_trips(protocol: str) -> float:
             kimi_token=f"{pair['access_token']} {pair['refresh_token']}",
             kimi_protocol=protocol,
             kimi_keep_chats=True,  # the service ends with the answer
+            kimi_state_url="sqlite://",  # nothing of it may last
         )
         engine = KimiEngine(settings, Upstream.load())
         asked = ChatRequest(model="kimi", messages=(Message(role="user", parts=(TextPart(text="Hi"),)),))
