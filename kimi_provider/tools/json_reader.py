@@ -72,6 +72,8 @@ class JsonReader:
         #: Where in `raw` an end tag inside a string begins and ends, and the string behind it.
         self._suspect: tuple[int, int] | None = None
         self._behind: list[str] = []
+        #: White space behind the last value: the answer's, unless an end tag follows.
+        self._gap: list[str] = []
         self._raw: list[str] = []
         self._raw_chars = 0
 
@@ -103,6 +105,8 @@ class JsonReader:
             return status
         if self._ending.own is not None and isinstance(found := source.attempt(self._ending.own), regex.Match):
             source.at = found.end()
+        elif status is Status.DONE:
+            source.put_back("".join(self._gap))
         return status
 
     def _step(self, source: Source) -> Status | None:
@@ -111,7 +115,11 @@ class JsonReader:
             return self._to_the_end(source)
         if self._in_string:
             return self._string(source)
-        if not source.skip_blanks():
+        before = source.at
+        more = source.skip_blanks()
+        if self._values and not self._open:
+            self._gap.append(source.text[before : source.at])
+        if not more:
             if not source.final:
                 return Status.MORE
             return self._complete_or_broken()
@@ -156,12 +164,15 @@ class JsonReader:
                 return Status.MORE
             if isinstance(fence, regex.Match):
                 self._fenced = not self._fenced
+                self._gap.clear()
                 source.at = fence.end()
                 return None
         if character in "{[" and (self._several or not self._values):
+            self._gap.clear()
             return self._begin(source, character)
         if self._values and (character in "}]" or (self._several and character in ",;")):
             source.at += 1  # what was doubled at the beginning
+            self._gap.clear()
             return None
         if character == '"' and not self._values and not self._several:
             return self._value(source)
@@ -197,8 +208,9 @@ class JsonReader:
         word = found[0]
         if word in _WORDS:
             self._steps.scalar(_WORDS[word])
-        elif _NUMBER.fullmatch(word) and abs(number := json.loads(word)) != float("inf"):
-            self._steps.scalar(number)
+        elif _NUMBER.fullmatch(word):
+            number = json.loads(word)
+            self._steps.scalar(number if abs(number) != float("inf") else word)
         else:
             return self._violation()
         source.at = found.end()
@@ -291,6 +303,9 @@ class JsonReader:
             return self._escape(source)
         if character == self._ending.first and self._suspect is None:
             assert self._ending.own is not None
+            if source.cut_off(self._ending.own):
+                source.at = len(source.text)
+                return Status.BROKEN
             found = source.attempt(self._ending.own)
             if found == "wait":
                 return Status.MORE

@@ -16,6 +16,8 @@ import regex
 from ..dialects import Families
 
 WINDOW_CHARS: Final = 600
+#: What is left of a tag at the end of an answer is text when it is this short: it may be a mere "<".
+_SHORT_TAG_CHARS: Final = 4
 
 #: Names of tools and of arguments between tags.
 _NAME = r"(?P<name>[A-Za-z_][\w.:/-]{0,127})"
@@ -50,6 +52,13 @@ class Source:
         """Make `text` the next to be read."""
         self.text = text + self.text[self.at :]
         self.at = 0
+
+    def cut_off(self, *patterns: Pattern, short_chars: int = _SHORT_TAG_CHARS) -> bool:
+        """Whether the text is over in the middle of one of `patterns`, which begins at `at`."""
+        if not self.final or not short_chars < len(self.text) - self.at < WINDOW_CHARS:
+            return False
+        tries = (pattern.fullmatch(self.text, self.at, partial=True) for pattern in patterns)
+        return any(found is not None and found.partial for found in tries)
 
     @property
     def ended(self) -> bool:
@@ -113,6 +122,7 @@ class Markup:
         self.parameter = regex.compile("|".join(f"(?:{p.replace('{name}', _KEY)})" for p in families.parameter))
         self.parameter_end = regex.compile(families.parameter_end)
         self.arguments = regex.compile(families.arguments)
+        self.fence = regex.compile(_FENCE)
         self.tag = regex.compile(_TAG)
         self.closing_tag = regex.compile(_CLOSING_TAG)
         patterns = [f.start for f in (*families.named, *families.json_calls)] + [*families.noise, *families.closing]

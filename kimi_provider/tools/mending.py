@@ -7,6 +7,8 @@ more when they are too many for an honest slip. What is not mended is None.
 
 from __future__ import annotations
 
+import json
+import math
 from typing import Any, Final, SupportsIndex
 
 import json_repair
@@ -42,6 +44,27 @@ def mended(text: str) -> Any:
     metered = _Metered(text)
     metered.looks_left = min(_MAX_LOOKS, _LOOKS + _LOOKS_PER_CHAR * len(text))
     try:
-        return json_repair.loads(metered)
+        return _finite(json_repair.loads(metered))
     except (_TooManyLooks, ValueError, RecursionError):
         return None
+
+
+def parsed(text: str) -> Any:
+    """The value of JSON, broken or not; None when it can't be mended."""
+    try:
+        return _finite(json.loads(text, strict=False))
+    except (ValueError, RecursionError):
+        return mended(text)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no word for infinity: null."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {key: _finite(below) for key, below in value.items()}
+        case list():
+            return [_finite(below) for below in value]
+        case _:
+            return value

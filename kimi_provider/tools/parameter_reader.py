@@ -158,6 +158,9 @@ class ParameterReader:
                     return Status.MORE
                 if found is not None and (outcome := take(source, found)) is not None:
                     return outcome if isinstance(outcome, Status) else None
+            if source.cut_off(self._markup.parameter, self._markup.tag):
+                source.at = len(source.text)
+                return None
         if self._writer is not None:
             return self._done()
         only = self._only_text()
@@ -269,6 +272,9 @@ class ParameterReader:
                 source.at = entity.end()
                 self._add("entity", entity[0])
                 return None
+        elif source.cut_off(self._markup.parameter_end, self._markup.boundary):
+            source.at = len(source.text)
+            return None
         else:
             closing = self._closing(source)
             if closing == "wait":

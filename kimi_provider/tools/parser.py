@@ -20,15 +20,13 @@ from ..events import Event
 from ..request import ANY_TOOL, ToolChoice, ToolSpec
 from .calls import Calls, CallSteps, RefusedCall, new_call_id
 from .json_reader import JsonReader, Status
-from .markup import WINDOW_CHARS, Ending, Source, markup
+from .markup import Ending, Source, markup
 from .mending import mended
 from .names import Names
 from .parameter_reader import ParameterReader
 
 #: Text is taken in pieces of this size, so that no step copies more than that.
 _PIECE_CHARS = 8192
-#: A tag that the end of the answer cut off is shown as text when it is this short: it may be a mere "<".
-_SHORT_TAG_CHARS = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,14 +159,14 @@ class ToolParser:
                     return True
                 if "```".startswith(source.text[at : at + 3]) and not source.final:
                     return False
+            if source.final and self._cut_off(source):
+                source.at = len(source.text)
+                return False
             opening = self._opening_at(source, look)
             if opening == "wait":
                 return False
             if opening is not None and self._open(source, opening):
                 return True
-            if opening is None and source.final and self._cut_off(source):
-                source.at = len(source.text)
-                return False
             self._show(source.text[at])
             source.at = at = at + 1
         self._show(source.text[at:])
@@ -186,10 +184,13 @@ class ToolParser:
 
     def _cut_off(self, source: Source) -> bool:
         """Whether the answer ends in the middle of a tag, which is not to be seen."""
-        rest = source.text[source.at :]
-        if not _SHORT_TAG_CHARS < len(rest) <= WINDOW_CHARS or rest[0] not in "<[":
-            return False
-        return self._markup.boundary.fullmatch(rest, partial=True) is not None
+        start = source.at
+        source.at = self._markup.fence.match(source.text, start).end()
+        # Behind a call even a mere "<" is the beginning of a tag.
+        short_chars = {"short_chars": 0} if self._calls.seen else {}
+        found = source.cut_off(self._markup.boundary, **short_chars)
+        source.at = start
+        return found
 
     def _show(self, text: str) -> None:
         if not text:
@@ -261,6 +262,8 @@ class ToolParser:
 
     def _nothing(self, source: Source) -> None:
         """The opening was no call's: a tag around other calls goes, anything else is text."""
-        if isinstance(source.attempt(self._markup.boundary), regex.Match):
+        rest = self._markup.boundary.fullmatch(source.text, source.at, partial=True)
+        cut_off = source.final and rest is not None
+        if cut_off or isinstance(source.attempt(self._markup.boundary), regex.Match):
             return
         self._show(self._opening)

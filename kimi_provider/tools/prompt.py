@@ -22,7 +22,7 @@ from ..errors import BadRequest
 from ..request import ANY_TOOL, ToolCall, ToolChoice, ToolSpec
 from .calls import new_call_id
 from .markup import markup
-from .mending import mended
+from .mending import parsed
 from .names import Names
 from .parser import Outcome, ToolParser
 from .schemas import View, signature, standard
@@ -204,10 +204,7 @@ class Toolbox:
 
 
 def _object(arguments: str) -> dict[str, Any]:
-    try:
-        found = json.loads(arguments)
-    except ValueError:
-        found = mended(arguments)
+    found = parsed(arguments)
     return found if isinstance(found, dict) else {}
 
 

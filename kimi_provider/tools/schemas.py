@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from .mending import mended
+from .mending import parsed
 
 Schema = Mapping[str, Any]
 
@@ -234,19 +234,12 @@ def _from_text(text: str, view: View, depth: int) -> Any:
                 return number if number == number and abs(number) != float("inf") else text
             return int(number) if number.is_integer() else text
     if bare[:1] in ("{", "[") and (view.allows("object") or view.allows("array")):
-        found = _parsed(bare)
+        found = parsed(bare)
         if kind_of(found) in ("object", "array"):
             return coerced(found, view, depth + 1) if depth < _MAX_DEPTH else found
     if view.allows("array") and bare:
         return [coerced(text, view.item(), depth + 1)] if depth < _MAX_DEPTH else [text]
     return {} if view.allows("object") and not bare else text
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text, strict=False)
-    except ValueError:
-        return mended(text)
 
 
 def from_markup(text: str, view: View) -> Any:
@@ -257,7 +250,7 @@ def from_markup(text: str, view: View) -> Any:
             return None
         containers = view.kinds is not None and (view.allows("object") or view.allows("array"))
         if containers and bare[:1] in ("{", "["):
-            found = _parsed(bare)
+            found = parsed(bare)
             if view.allows(kind_of(found)):
                 return coerced(found, view)
         return _listed_spelling(text, view)
