@@ -114,8 +114,10 @@ class Markup:
         tag, bare = f"(?P<t>{_TAG})", f"(?P<bare>{self._bare_json()})"
         openers = [*named, *json_calls, noise]
         #: What may begin a call in plain text, before and after a first call.
-        self.opening = regex.compile(f"{_FENCE}(?:{'|'.join((*openers, bare, tag))})")
-        self.opening_after_call = regex.compile(f"{_FENCE}(?:{'|'.join((*openers, closing, bare, tag))})")
+        # A family may begin with a fence itself: that comes first.
+        own = "|".join((*named, *json_calls))
+        self.opening = regex.compile(f"{own}|{_FENCE}(?:{'|'.join((*openers, bare, tag))})")
+        self.opening_after_call = regex.compile(f"{own}|{_FENCE}(?:{'|'.join((*openers, closing, bare, tag))})")
         #: What can't be part of a call's body, outside of its strings.
         self.boundary = regex.compile("|".join((*openers, closing)))
         self.starts = regex.compile("|".join((*named, *json_calls)))

@@ -29,11 +29,11 @@ class Names:
         for name in sorted(dict.fromkeys(names), key=lambda n: (self._changed(n, data) != n, n)):
             wanted = self._changed(name, data)
             unique, number = wanted, 2
-            while unique.casefold() in self._client:
+            while unique in self._client:
                 tail = f"_{number}"
                 unique, number = wanted[: _MAX_CHARS - len(tail)] + tail, number + 1
             self._written[name] = unique
-            self._client[unique.casefold()] = name
+            self._client[unique] = name
         self._loose: dict[str, str | None] = {}
         for client, written in self._written.items():
             for spelling in {_loose(client), _loose(written)}:
@@ -56,8 +56,7 @@ class Names:
 
     def client(self, written: str) -> str | None:
         """The tool's own name, by the exact written form."""
-        client = self._client.get(written.casefold())
-        return client if client is not None and self._written[client] == written else None
+        return self._client.get(written)
 
     def resolve(self, name: str) -> str | None:
         """The tool that a model means by `name`, or None when it is none or not clear which."""
@@ -76,11 +75,6 @@ class Names:
             if (found := self._loose.get(_loose(spelling))) is not None:
                 return found
         return None
-
-    @property
-    def spellings(self) -> dict[str, str]:
-        """Every exact spelling, written or the client's -> the client's name."""
-        return {name: name for name in self._written} | {w: c for c, w in self._written.items()}
 
 
 def _loose(name: str) -> str:

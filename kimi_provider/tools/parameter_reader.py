@@ -114,6 +114,8 @@ class ParameterReader:
         #: The tag that the open value stands in, if it is named like the argument; "" for a bare value.
         self._value_tag: str | None = None
         self._given: set[str] = set()
+        #: The body makes no sense; it is passed over.
+        self._unread = False
         #: Since a closing tag that nothing has proved: pieces of the value, and all that was read behind it.
         self._behind: list[tuple[str, str]] | None = None
         self._since: list[str] = []
@@ -135,7 +137,7 @@ class ParameterReader:
                 if more is not None:
                     return more
                 continue
-            status_or_none = self._between(source)
+            status_or_none = self._pass_over(source) if self._unread else self._between(source)
             if status_or_none is not None:
                 return status_or_none
 
@@ -208,11 +210,28 @@ class ParameterReader:
             return keys[0]
         return None
 
-    def _unreadable(self) -> Status:
+    def _unreadable(self) -> Status | None:
         if self._is_tag:
             return Status.NOTHING
         self._calls.refuse(self._name, "malformed")
-        return Status.BROKEN
+        self._unread = True
+        return None
+
+    def _pass_over(self, source: Source) -> Status:
+        """Up to the end tag, or whatever can't be part of the body."""
+        trigger = self._markup.trigger_with(self._ending)
+        while found := trigger.search(source.text, source.at):
+            source.at = found.start()
+            for pattern in (self._ending.own, self._markup.boundary):
+                mark = source.attempt(pattern) if pattern is not None else None
+                if mark == "wait":
+                    return Status.MORE
+                if isinstance(mark, regex.Match):
+                    source.at = mark.end() if pattern is self._ending.own else source.at
+                    return Status.BROKEN
+            source.at += 1
+        source.at = len(source.text)
+        return Status.BROKEN if source.final else Status.MORE
 
     # --- the call -------------------------------------------------------------------------------------------------
 
