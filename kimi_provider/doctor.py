@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from .engine import KimiEngine
 from .errors import KimiError
 from .settings import Settings, SettingsError
+from .store import StoreError
 from .upstream import Upstream
 from .wording import Language
 
@@ -53,6 +54,9 @@ def run() -> Iterator[Check]:
         engine = KimiEngine(settings, upstream)
     except KimiError as exc:
         yield _failure("reading the credentials", exc, settings.kimi_lang)
+        return
+    except StoreError as exc:
+        yield Check(ok=False, tried="opening the account store", meaning=str(exc))
         return
     yield from _accounts(engine)
     yield _gateway()

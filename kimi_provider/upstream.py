@@ -40,6 +40,7 @@ class Retry(Row):
     concurrency_s: float
     quota_s: float
     rate_limited_s: float
+    plan_s: float
 
 
 class Hosts(Row):
@@ -58,6 +59,8 @@ class Auth(Row):
     access_fields: tuple[str, ...]
     refresh_fields: tuple[str, ...]
     audiences: dict[str, Hosts]
+    capture_hosts: tuple[str, ...]
+    plans: dict[int, str]
 
 
 class Connect(Row):

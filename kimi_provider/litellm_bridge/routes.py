@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import logging
+import os
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from litellm.proxy.anthropic_endpoints import endpoints as anthropic_endpoints
 
 from .. import admin
 from ..observe import redact_logs
+from ..store import durability_hint
 from . import deployments, outbound
 from .gemini import models as gemini_models
 from .gemini import routes as gemini
@@ -58,6 +60,8 @@ def start_up(handler: KimiLLM, limits: list[str], provider: str) -> None:
     rows = deployments.own_rows(config, provider)
     if not engine.pool.accounts and not (rows and all(row["litellm_params"].get("api_key") for _, row in rows)):
         log.warning("kimi-provider: %s", _NO_CREDENTIAL)
+    if (hint := durability_hint(engine.settings, os.environ)) is not None:
+        log.warning("kimi-provider: %s", hint)
     listing = Listing(handler, provider)
     for limit in [*limits, *_tell_retry_after(), *listing.expand_wildcards()]:
         log.warning("kimi-provider: %s", limit)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from . import tables
 from .audit import AuditRows
@@ -107,7 +107,8 @@ class AccountRows:
                 simulated=account.simulated,
                 shared=account.shared,
                 enabled=True,
-                added_at=self._now,
+                # Those of one transaction keep their order.
+                added_at=self._now + 1e-5 * (self._connection.scalar(select(func.count()).select_from(table)) or 0),
             )
         )
         AuditRows(self._connection, self._now).note(
@@ -131,8 +132,11 @@ class AccountRows:
         return bool(new)
 
     def pause(self, account_id: str, *, paused: bool) -> bool:
-        """Let the owner stop or resume using an account; False when there is none."""
-        found = self._set(account_id, enabled=not paused)
+        """Let the owner pause or resume an account, which then may be used whatever stopped it; False when there is
+        none.
+        """
+        resumed = {} if paused else {"stopped_code": None, "stopped_message": None, "stopped_at": None}
+        found = self._set(account_id, enabled=not paused, **resumed)
         if found:
             AuditRows(self._connection, self._now).note(account_id, "paused" if paused else "resumed")
         return found

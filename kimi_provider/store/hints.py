@@ -30,9 +30,11 @@ _CONTAINER_MARKS: Final = (".dockerenv", "run/.containerenv")
 
 def durability_hint(settings: Settings, environment: Mapping[str, str], *, root: Path = Path("/")) -> str | None:
     """The sentence, or None when accounts last. `root` is the file system looked at. Raises StoreError."""
+    if settings.kimi_demo:
+        return None
     url = state_url(settings)
     if url is None:
-        return None if settings.kimi_demo else f"accounts are kept in memory only and end with this process. {_CURE}."
+        return f"accounts are kept in memory only and end with this process. {_CURE}."
     if url.get_backend_name() == "postgresql":
         if settings.kimi_secret_key is None:
             return (

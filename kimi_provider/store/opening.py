@@ -131,14 +131,21 @@ def open_store(settings: Settings) -> Store | None:
     with _lock:
         store = _stores.get(named)
         if store is None or store.closed:
-            sealer = Sealer.of(secret or key_of_file(_key_file(url)))
-            store = _stores[named] = Store(Database(url), sealer)
-            try:
-                _admit(store, sealer, demo=settings.kimi_demo)
-            except BaseException:
-                store.close()
-                raise
+            store = _stores[named] = _opened(url, secret, demo=settings.kimi_demo)
         return store
+
+
+def _opened(url: URL, secret: str, *, demo: bool) -> Store:
+    keys = Sealer.of(secret) if secret else None
+    database = Database(url)
+    try:
+        sealer = keys or Sealer.of(key_of_file(_key_file(url)))
+        store = Store(database, sealer)
+        _admit(store, sealer, demo=demo)
+    except StoreError:
+        database.close()
+        raise
+    return store
 
 
 def state_url(settings: Settings) -> URL | None:

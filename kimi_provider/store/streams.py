@@ -46,11 +46,11 @@ class StreamRows:
     def __init__(self, connection: Connection, now: float, owner: str) -> None:
         self._connection, self._now, self._owner = connection, now, owner
 
-    def lock(self, account_ids: Collection[str]) -> None:
-        """First of all: nobody else decides on these accounts until the transaction ends."""
+    def lock(self, account_ids: Collection[str]) -> frozenset[str]:
+        """First of all: nobody else decides on these accounts until the transaction ends. Those that there are."""
         table = tables.accounts
         wanted = select(table.c.id).where(table.c.id.in_(account_ids)).order_by(table.c.id).with_for_update()
-        self._connection.execute(wanted).all()
+        return frozenset(self._connection.scalars(wanted))
 
     def take(self, wish: StreamWish) -> StreamCount:
         """Take what can be had now, and queue for the rest."""
@@ -62,7 +62,7 @@ class StreamRows:
         more = max(0, min(wish.held - held, limit - held - elsewhere - len(earlier)))
         if more:
             self._hold(wish.account_id, held + more, known=held > 0)
-        if held + more < wish.held:
+        if held + more < wish.held or wish.held + elsewhere > wish.limit:
             self._wait(wish, place, known=any(row.owner == self._owner for row in line))
         else:
             self.stop_waiting(wish.account_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
@@ -21,6 +21,15 @@ class Usage:
     failures: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+    def __add__(self, more: Usage) -> Usage:
+        return replace(
+            self,
+            answers=self.answers + more.answers,
+            failures=self.failures + more.failures,
+            prompt_tokens=self.prompt_tokens + more.prompt_tokens,
+            completion_tokens=self.completion_tokens + more.completion_tokens,
+        )
 
 
 class UsageRows:

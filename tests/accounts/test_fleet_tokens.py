@@ -33,14 +33,6 @@ def server() -> Iterator[AuthServer]:
         yield server
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/state/accounts.db"
-    postgres: Postgres = request.getfixturevalue("postgres")
-    return postgres.database()
-
-
 class Fleet:
     """Processes, as far as one process can play several: each has its own keeper, account object and store name."""
 
@@ -236,8 +228,8 @@ def test_a_pair_that_could_not_be_saved_is_saved_as_soon_as_it_can_be(
     assert len(server.asked) == 1
 
 
-def test_a_database_that_stops_and_comes_back(server: AuthServer, tmp_path: Path) -> None:
-    own = Postgres(tmp_path / "pg")
+def test_a_database_that_stops_and_comes_back(server: AuthServer) -> None:
+    own = Postgres()
     try:
         fleet = Fleet(server, own.database())
         given = refresh()

@@ -380,9 +380,19 @@ async def test_a_new_login_revives_a_dead_account() -> None:
     assert await used(pool) == "user-0"
 
 
-@pytest.mark.parametrize(
-    "error", [BadRequest("x"), ContentFiltered("x"), MembershipRequired("x"), CredentialMissing("x")]
-)
+async def test_a_plan_without_the_model_counts_for_that_model_only() -> None:
+    two, one = pool_of(2), pool_of(1)
+    poor = await fail(two, MembershipRequired("x"), scope="SCENARIO_OK_COMPUTER")
+    assert poor.id not in {await used(two, scope="SCENARIO_OK_COMPUTER") for _ in range(4)}
+    assert poor.id in {await used(two, scope="SCENARIO_CHAT") for _ in range(4)}
+    refused = two.cooling(poor, "SCENARIO_OK_COMPUTER")
+    assert refused is not None
+    assert refused.retry_after_s == pytest.approx(UPSTREAM.retry.plan_s, abs=60)
+    await fail(one, MembershipRequired("x"), scope="SCENARIO_OK_COMPUTER")
+    assert await used(one, scope="SCENARIO_OK_COMPUTER")
+
+
+@pytest.mark.parametrize("error", [BadRequest("x"), ContentFiltered("x"), CredentialMissing("x")])
 async def test_what_is_not_the_accounts_fault_changes_nothing(error: KimiError) -> None:
     pool = pool_of(2)
     bad = await fail(pool, error)
