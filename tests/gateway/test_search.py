@@ -375,8 +375,9 @@ SLOW = "kimi-search-thinking"
 )
 def test_silence_is_broken_on_the_wire(searching: Gateway, path: str, sign: str) -> None:
     body = {"model": SLOW, "stream": True, **SHAPES[path]} if path in SHAPES else SHAPES[GEMINI]
-    told = searching.http.post(path, json=body).text
-    before, _, after = told.partition("Before the pause, ")
+    answer = searching.http.post(path, json=body)
+    assert "keepalive" not in answer.headers.get("llm_provider-x-kimi-ignored", "")
+    before, _, after = answer.text.partition("Before the pause, ")
     assert sign not in before
     assert after.partition("after the pause.")[0].count(sign) >= 2
 
