@@ -1,5 +1,7 @@
 """Pasted text -> credentials, in every form seen in the wild (protocol A.3, A.4). Sans-I/O.
 
+`parse` reads what fits into a box, `capture` reads files, which may be recordings of many megabytes.
+
 A JWT says what it is wherever it stands, so it is searched for everywhere: headers, cookies, JSON, a copied cURL line.
 An opaque token says nothing: it counts only where its place does (a key, a header, an array, an item of its own).
 No input may crash this or cost more than its length; no message ever repeats the text.
@@ -9,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -71,6 +73,14 @@ def parse(text: str) -> list[Credential]:
         "No Kimi credential was found in the text; looked for a JWT (eyJ...), kimi-auth=, Authorization: Bearer, "
         "refresh_token / access_token in JSON, a JSON array of strings, a copied cURL command, or an opaque token"
     )
+
+
+def collect(values: Iterable[tuple[str, Any]]) -> list[Credential]:
+    """Credentials in values that stand under a name: a header's, a cookie's, JSON's. May be none."""
+    finds = _Finds()
+    for name, value in values:
+        _read_json(value, finds, 0, name)
+    return finds.credentials()
 
 
 @dataclass(slots=True)

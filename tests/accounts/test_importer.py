@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,8 +12,10 @@ from hypothesis import strategies as st
 
 from kimi_provider.accounts import Claims, Credential, parse
 from kimi_provider.accounts.account import claims_of, hosts_of
+from kimi_provider.accounts.capture import MAX_FILE_BYTES, capture_hosts, read
 from kimi_provider.accounts.importer import MAX_PASTE_CHARS
-from kimi_provider.errors import CredentialMissing
+from kimi_provider.accounts.understanding import Understood, duration
+from kimi_provider.errors import BadRequest, CredentialMissing
 from kimi_provider.settings import Settings
 
 from .fakes import SUB, UPSTREAM, access, b64, jwt, refresh, settings_for
@@ -122,6 +126,174 @@ FORMS: dict[str, tuple[str, list[tuple[str | None, str | None]]]] = {
 def test_every_pasted_form_is_understood(form: str) -> None:
     text, wanted = FORMS[form]
     assert [(c.refresh, c.access) for c in parse(text)] == wanted
+    assert [(c.refresh, c.access) for c in read(text.encode(), HOSTS)] == wanted, "a file may hold what a paste may"
+
+
+# --- recordings of the browser's traffic ---
+
+HOSTS = capture_hosts(Settings(_env_file=None), UPSTREAM)  # type: ignore[call-arg]
+SITE = "https://www.kimi.com/apiv2/kimi.gateway.account.v1.UserService/GetCurrentUser"
+
+
+def entry(url: str = SITE, *, sent: Any = None, got: Any = None, cookies: Any = (), **headers: str) -> dict[str, Any]:
+    """One request of a recording, as browsers write it."""
+    rows = [{"name": name.replace("_", "-"), "value": value} for name, value in headers.items()]
+    request = {"method": "POST", "url": url, "headers": rows, "cookies": cookies, "bodySize": -1}
+    if sent is not None:
+        request["postData"] = {"mimeType": "application/json", "text": json.dumps(sent)}
+    content = {"size": 1, "mimeType": "application/json"} | ({} if got is None else {"text": json.dumps(got)})
+    return {"startedDateTime": "2026-01-31T08:00:00.000Z", "request": request, "response": {"content": content}}
+
+
+def har(*entries: Any) -> bytes:
+    log = {"version": "1.2", "creator": {"name": "WebInspector", "version": "1"}, "pages": [], "entries": [*entries]}
+    return json.dumps({"log": log}, indent=2).encode()
+
+
+LOGIN = {"data": {"accessToken": A, "refreshToken": R}}
+IN_BASE64 = entry()
+IN_BASE64["response"]["content"] |= {
+    "text": base64.b64encode(json.dumps(LOGIN).encode()).decode(),
+    "encoding": "base64",
+}
+NOISE = [
+    entry(f"https://cdn.example/{n}.js", got={"pad": "x" * 900}, authorization=f"Bearer {A2}") for n in range(6000)
+]
+
+RECORDINGS: dict[str, tuple[bytes, list[tuple[str | None, str | None]]]] = {
+    "har, authorization": (har(entry(authorization=f"Bearer {A}")), [(None, A)]),
+    "har, cookie header": (har(entry(cookie=f"a=b; kimi-auth={A}; s={FOREIGN}")), [(None, A)]),
+    "har, parsed cookies": (har(entry(cookies=[{"name": "kimi-auth", "value": A}])), [(None, A)]),
+    "har, login answer": (har(entry(got=LOGIN)), [(R, A)]),
+    "har, login answer in base64": (har(IN_BASE64), [(R, A)]),
+    "har, refresh asked": (har(entry(sent={"refresh_token": R}), entry(authorization=f"Bearer {A}")), [(R, A)]),
+    "har, international": (har(entry("https://auth.kimi.ai/api", sent={"refreshToken": R})), [(R, None)]),
+    "har, two users": (har(entry(got=LOGIN), entry(authorization=f"Bearer {A2}")), [(R, A), (None, A2)]),
+    "har, byte order mark": (b"\xef\xbb\xbf" + har(entry(got=LOGIN)), [(R, A)]),
+    "har, other sites beside": (
+        har(entry("https://evil.example/", got={"refresh_token": R2}), entry(got=LOGIN)),
+        [(R, A)],
+    ),
+    "har, of many megabytes": (har(*NOISE, entry(got=LOGIN)), [(R, A)]),
+}
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_every_recording_is_understood(name: str) -> None:
+    content, wanted = RECORDINGS[name]
+    assert [(c.refresh, c.access) for c in read(content, HOSTS)] == wanted
+
+
+def test_recordings_are_not_bound_by_the_limit_of_pastes() -> None:
+    assert len(RECORDINGS["har, of many megabytes"][0]) > 20 * MAX_PASTE_CHARS
+
+
+# What is hostile or useless -> a word of the answer.
+HOSTILE: dict[str, tuple[bytes, str]] = {
+    "other sites only": (har(entry("https://evil.example/", authorization=f"Bearer {A}")), "none of them to Kimi"),
+    "a host that looks alike": (har(entry("https://www.kimi.com.evil.example/", got=LOGIN)), "none of them to Kimi"),
+    "a host that ends alike": (har(entry("https://notkimi.com/", got=LOGIN)), "none of them to Kimi"),
+    "the service as user of another host": (
+        har(entry("https://www.kimi.com@evil.example/", got=LOGIN)),
+        "none of them",
+    ),
+    "an address that is none": (har(entry("https://[kimi.com/", got=LOGIN)), "none of them to Kimi"),
+    "a recording without secrets": (har(entry(), entry(x_language="en")), "with sensitive data"),
+    "a token that someone wrote in a chat": (
+        har(entry(got={"message": {"content": FOREIGN}})),
+        "no credential in them",
+    ),
+    "entries that are no entries": (har(1, None, [], {"request": []}, {"request": {"url": 5}}), "none of them"),
+    "headers that are no headers": (
+        har(entry() | {"response": {"headers": {"a": R}, "cookies": [1]}}),
+        "no credential",
+    ),
+    "a body that is no base64": (har(json.loads(json.dumps(IN_BASE64).replace('"text": "', '"text": "!!'))), "no cred"),
+    "cut off": (har(entry(got={"a": 1}))[:-40], "No Kimi credential"),
+    "too deep": (b'{"log":{"entries":' + b"[" * 200_000, "No Kimi credential"),
+    "no text at all": (bytes(range(256)) * 40 + b'"log"', "No Kimi credential"),
+    "a foreign token": (f"analytics={FOREIGN}".encode(), "No Kimi credential"),
+    "an API key": (b"sk-kimi-0123456789abcdef", "moonshot/"),
+    "a cut-off token": (R[:60].encode(), "No Kimi credential"),
+    "long and no recording": (b"a1 " * MAX_PASTE_CHARS, "longer than"),
+    "nothing": (b"", "No Kimi credential"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_hostile_or_useless_is_refused_in_one_sentence(name: str) -> None:
+    content, word = HOSTILE[name]
+    with pytest.raises(CredentialMissing, match=re.escape(word)) as caught:
+        read(content, HOSTS)
+    for secret in (R, A, A2, FOREIGN, "0123456789abcdef", "evil"):
+        assert secret not in str(caught.value)
+
+
+def test_a_file_without_end_is_not_read() -> None:
+    with pytest.raises(BadRequest, match="larger than 64 MB"):
+        read(bytes(MAX_FILE_BYTES + 1), HOSTS)
+
+
+def test_enough_forms_are_known() -> None:
+    assert len(FORMS) + len(RECORDINGS) >= 60
+    assert len(HOSTILE) >= 15
+
+
+def test_an_address_of_the_owner_counts_as_the_service() -> None:
+    hosts = capture_hosts(settings_for("http://127.0.0.1:4100"), UPSTREAM)
+    content = har(entry("http://127.0.0.1:4100/api/user", authorization=f"Bearer {A}"))
+    assert [c.access for c in read(content, hosts)] == [A]
+    with pytest.raises(CredentialMissing):
+        read(content, HOSTS)
+
+
+# --- what is said of a credential ---
+
+NOW = 1_800_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (A, ("access", None, "dies in 15 min and has no refresh partner",
+             "mati dalam 15 mnt dan tanpa pasangan refresh")),
+        (R, ("refresh", None, "", "")),
+        (f"{R}, {A}", ("refresh", None, "", "")),
+        (OPAQUE, ("opaque", None, "an old kind of token: opens the older protocol only",
+                  "jenis token lama: hanya membuka protokol lama")),
+        (refresh(iat=NOW, membership={"level": 20}), ("refresh", "Moderato", "", "")),
+        (refresh(iat=NOW, membership={"level": 10}), ("refresh", "Free", "", "")),
+        (refresh(iat=NOW, membership={"level": 77}), ("refresh", "level 77", "", "")),
+        (access(iat=NOW - 1000, membership={"level": 25}),
+         ("access", "Allegretto", "has expired: log in again", "sudah kedaluwarsa: masuk lagi")),
+        (refresh(iat=NOW, life_s=-1), ("refresh", None, "has expired: log in again", "sudah kedaluwarsa: masuk lagi")),
+        (jwt(sub="u", typ="access"), ("access", None, "has no refresh partner", "tanpa pasangan refresh")),
+    ],
+)  # fmt: skip
+def test_the_answer_says_what_was_understood(text: str, said: tuple[object, ...]) -> None:
+    (credential,) = parse(text)
+    found = Understood.of(credential, UPSTREAM)
+    assert (found.kind, found.plan, found.missing(NOW), found.missing(NOW, "id")) == said
+    for token in filter(None, (credential.refresh, credential.access)):
+        assert token.rpartition(".")[2] not in repr(found)
+
+
+def test_region_and_end_of_the_session_are_said() -> None:
+    (credential,) = parse(f"{refresh(iat=NOW, region='overseas')}, {access(iat=NOW)}")
+    found = Understood.of(credential, UPSTREAM)
+    assert (found.region, found.expires_at, found.renewable) == ("overseas", NOW + 7_776_000, True)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "en", "id_"),
+    [(-5, "0 s", "0 dtk"), (99, "99 s", "99 dtk"), (900, "15 min", "15 mnt"), (7200, "2 h", "2 jam"),
+     (90 * 86_400, "90 d", "90 hr")],
+)  # fmt: skip
+def test_durations_are_short(seconds: float, en: str, id_: str) -> None:
+    assert (duration(seconds), duration(seconds, "id")) == (en, id_)
+
+
+# --- what is refused ---
 
 
 @pytest.mark.parametrize(
