@@ -30,6 +30,7 @@ from .errors import CredentialMissing, KimiError
 from .events import Citation, Finished, Source, TextDelta, ThinkingDelta
 from .live import merged
 from .observe import redact, redact_logs
+from .preflight import ServeError, check_port
 from .protocols import LiveModel
 from .request import ChatRequest, Message, TextPart
 from .settings import Settings, SettingsError
@@ -68,7 +69,7 @@ def _one_sentence() -> Iterator[None]:
     """Errors a user can mend, as one sentence and exit code 2."""
     try:
         yield
-    except (serving.ServeError, SettingsError) as exc:
+    except (ServeError, SettingsError) as exc:
         err.print(Text(f"kimi-provider: {redact(str(exc))}"))
         raise typer.Exit(2) from None
     except KimiError as exc:
@@ -153,7 +154,7 @@ def simulate(
     """Run the simulator of Kimi's service alone, for tests and demos."""
     with _one_sentence():
         if port:
-            serving.check_port(host, port)
+            check_port(host, port)
         with SimulatorServer(host=host, port=port) as simulator:
             tokens = simulator.login(user="demo")
             out.print(f"Simulator on {simulator.url} (no connection to Kimi or Moonshot AI). Ctrl-C stops it.")
