@@ -82,6 +82,7 @@ class KimiEngine:
                     timeout_s=max(0.0, min(self.settings.kimi_queue_timeout_s, deadline - loop.time())),
                     limit=self._max_streams(self._generations.choose(spec)),
                     scope=spec.scenario,
+                    model=request.model,
                 ) as lease:
                     account = lease.account
                     try:
@@ -95,7 +96,9 @@ class KimiEngine:
                         async with aclosing(self._stream(attempt, prompt, progress)) as events:
                             async for event in events:
                                 yield event
-                        yield progress.usage(prompt_tokens)
+                        usage = progress.usage(prompt_tokens)
+                        lease.count(prompt_tokens=prompt_tokens, completion_tokens=usage.completion_tokens)
+                        yield usage
                         yield Finished(reason=progress.reason)
                         return
                     except KimiError as exc:
