@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from sqlalchemy import update
 from kimi_provider.accounts import Account, Credential, DurableTokenStore, TokenKeeper
 from kimi_provider.errors import AccountSuspended, CredentialError, Unavailable
 from kimi_provider.store import Store, open_store, tables
-from tests.harness import ROOT, Simulator, clean_environment, quick_overlay
+from tests.harness import ROOT, clean_environment
 from tests.postgres import Postgres
 
 from .fakes import SUB, UPSTREAM, Answer, Asked, AuthServer, access, ok, refresh, refused, settings_for
@@ -370,94 +369,3 @@ def test_kill_9_in_the_middle_of_a_refresh(
             assert session(keeper, account).access_token == services[token].issued[-1]
             assert len(services[token].issued) == 1
     assert len(server.asked) == {"kept": 10, "new": 0, "lost": 20}[OUTCOMES[point]]  # lost: both forms are asked
-
-
-# --- many processes ---
-
-WORKER = """
-import asyncio, json, sys
-from kimi_provider.engine import KimiEngine
-from kimi_provider.events import TextDelta
-from kimi_provider.request import ChatRequest, Message, TextPart
-
-async def call(engine):
-    request = ChatRequest(model="kimi", messages=(Message(role="user", parts=(TextPart(text="Hi"),)),))
-    return "".join([event.text async for event in engine.chat(request) if isinstance(event, TextDelta)])
-
-async def main():
-    engine = KimiEngine.from_environment()
-    print("ready", flush=True)
-    await asyncio.to_thread(sys.stdin.readline)
-    found = await asyncio.gather(*(call(engine) for _ in range(25)), return_exceptions=True)
-    failed = [repr(one) for one in found if isinstance(one, BaseException)]
-    print(json.dumps({"answers": sum(bool(one) for one in found) - len(failed), "failed": failed}), flush=True)
-    sys.stdin.readline()
-
-asyncio.run(main())
-"""
-
-
-@dataclass
-class Worker:
-    """An engine in a process of its own."""
-
-    child: subprocess.Popen[str]
-
-    @classmethod
-    def start(cls, environment: dict[str, str], script: str = WORKER) -> Worker:
-        return cls(
-            subprocess.Popen(
-                [sys.executable, "-c", script],
-                env=environment,
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-        )
-
-    def read(self) -> str:
-        assert self.child.stdout is not None
-        return self.child.stdout.readline()
-
-    def go_on(self) -> None:
-        assert self.child.stdin is not None
-        self.child.stdin.write("\n")
-        self.child.stdin.flush()
-
-    def end(self) -> None:
-        if self.child.poll() is None:
-            self.child.kill()
-        self.child.wait()
-        for pipe in (self.child.stdin, self.child.stdout):
-            if pipe is not None:
-                pipe.close()
-
-
-@pytest.mark.timeout(300)
-def test_8_processes_with_25_calls_each_on_an_expired_token_refresh_once(
-    simulator: Simulator, url: str, tmp_path: Path
-) -> None:
-    simulator.control("settings", pace=0, max_streams=400, reuse_kills_session=True)
-    pair = simulator.login("ada", expires_in=-5)
-    environment = clean_environment(
-        tmp_path,
-        KIMI_STATE_URL=url,
-        KIMI_BASE_URL=simulator.url,
-        KIMI_AUTH_URL=simulator.url,
-        KIMI_MAX_STREAMS="100",
-        KIMI_TOKEN=f"{pair['access_token']} {pair['refresh_token']}",
-        KIMI_UPSTREAM_FILE=str(quick_overlay(tmp_path)),
-    )
-    workers = [Worker.start(environment) for _ in range(8)]
-    try:
-        assert [worker.read() for worker in workers] == ["ready\n"] * 8
-        for worker in workers:
-            worker.go_on()
-        found = [json.loads(worker.read()) for worker in workers]
-        assert found == [{"answers": 25, "failed": []}] * 8
-        assert simulator.state()["refreshes"] == 1
-    finally:
-        for worker in workers:
-            worker.end()
-        simulator.control("settings", max_streams=2, reuse_kills_session=False)
