@@ -33,7 +33,7 @@ from ..tools.values import JsonWriter
 _OBJECT = r"""\{\s{0,40}(?:\{\s{0,40})?(?:["']?[^"'\n{}:\[\]]{1,120}["']?\s{0,40}:|\})"""
 _ARRAY = r"\[\s{0,40}(?:[\[{\"\-\d\]]|true|false|null)"
 _PIECE_CHARS = 8192
-_PATTERN_TIMEOUT_S = 0.5
+_PATTERN_TIMEOUT_S = 0.2
 
 
 def json_format(value: Any) -> JsonFormat | None:
