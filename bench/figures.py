@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import decoder, files
+from . import decoder, files, mitm
 from .load import Client
 from .plan import Plan
 from .processes import Gateway, UpstreamProcess, cpu_s
@@ -31,6 +31,7 @@ class Bed:
         self._gateway: Gateway | None = None
         self._pid = 0
         self._service: files.Service | None = None
+        self._proxies: mitm.Proxies | None = None
 
     @property
     def upstream(self) -> UpstreamProcess:
@@ -81,12 +82,19 @@ class Bed:
         self._service = self._service or files.Service(self._folder)
         return self._service
 
+    async def proxies(self) -> mitm.Proxies:
+        """mitmdump with the redirector and with the least that does its work, warmed up."""
+        if self._proxies is None:
+            self._proxies = mitm.Proxies(self._folder)
+            await self._proxies.warmed_up()
+        return self._proxies
+
     async def peak_memory_mb(self) -> Pair:
         """Of fresh proxies, after one request with a large file."""
         return await files.peak_memory_mb(self._folder, self.service)
 
     def stop(self) -> None:
-        for child in (self._gateway, self._upstream, self._service):
+        for child in (self._gateway, self._upstream, self._service, self._proxies):
             if child is not None:
                 child.stop()
 
@@ -251,4 +259,15 @@ FIGURES = (
     Figure(name="memory", title="peak RSS, 50 MB file", unit="MB", measure=memory, limit=15, difference=True, rounds=3),
     Figure(name="trips-connect", title="round trips, Connect", unit="", measure=connect_trips, limit=1, rounds=1),
     Figure(name="trips-rest", title="round trips, REST", unit="", measure=rest_trips, limit=2, rounds=1),
+    Figure(name="mitm-ttft", title="redirector: first event", unit="ms", measure=mitm.first_token, limit=1.1),
+    Figure(name="mitm-delay", title="redirector: delay of an event", unit="ms", measure=mitm.chunk_delay, limit=1.1),
+    Figure(
+        name="mitm-requests",
+        title="redirector: requests/s, 16 clients",
+        unit="/s",
+        measure=mitm.requests,
+        limit=0.9,
+        at_least=True,
+    ),
+    Figure(name="mitm-memory", title="redirector: growth for 30 MB", unit="MB", measure=mitm.memory, limit=3, rounds=2),
 )

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 #: In a flow's metadata: whom the call is from, for calls that go to the gateway.
 _CALLER = "kimi_caller"
+#: The same, for calls that we have answered ourselves.
+_ANSWERED = "kimi_answered"
 #: Bodies up to this size are rewritten on the event loop, in less than 5 ms.
 _INLINE_BYTES = 256 * 1024
 
@@ -118,6 +120,7 @@ class Redirector:
         self._config: options.Config | None = None
         self._watch: Watch | None = None
         self._pinned = Pinned(0)
+        self._short_name: Callable[[str], str | None] = str
         self._hellos: WeakKeyDictionary[connection.Client, Client] = WeakKeyDictionary()
         self._told: set[Client] = set()
         #: Set once calls can come; until then every one is ended.
@@ -138,6 +141,7 @@ class Redirector:
         if self._config is None or any(name.startswith("kimi_") for name in updated):
             self._config = options.config(ctx.options, self._key)
             self._watch = Watch(self._config.gateway)
+            self._short_name = functools.lru_cache(maxsize=256)(self._config.routes.models.find)
             self._pinned = Pinned(self._config.unlist_pinned_s)
 
     def running(self) -> None:
@@ -237,14 +241,15 @@ class Redirector:
             return
         path, _, query = flow.request.path.partition("?")
         match = host.match(path)
-        headers = flow.request.headers
+        # Read once: each question to mitmproxy's headers goes through all of them.
+        headers = {name.lower(): value for name, value in flow.request.headers.fields}
         caller = Caller.of(
             (match and match.dialect) or host.dialect,
-            originator=headers.get("originator", ""),
-            user_agent=headers.get("user-agent", ""),
+            originator=headers.get(b"originator", b""),
+            user_agent=headers.get(b"user-agent", b""),
         )
         flow.metadata[_CALLER] = caller
-        websocket = headers.get("upgrade", "").lower() == "websocket"
+        websocket = headers.get(b"upgrade", b"").lower() == b"websocket"
         if match is None or match.policy == "pass":
             if self._settings().strict:
                 self.answer(flow, caller, Failure.REFUSED, f"{path} of {host.name} is not redirected, and strict mode "
@@ -255,7 +260,7 @@ class Redirector:
             self.answer(flow, caller, Failure.WEBSOCKET, "The gateway speaks no WebSocket here. Use HTTP.")
         elif match.policy == "refuse":
             self.answer(flow, caller, Failure.REFUSED, f"The gateway has nothing like {path} of {host.name}.")
-        elif _length(headers) > self._settings().max_body_bytes:
+        elif _length(headers.get(b"content-length", b"")) > self._settings().max_body_bytes:
             self._too_large(flow, caller)
         elif await self._gateway_is_up():
             self._redirect(flow, caller, match, query)
@@ -276,13 +281,11 @@ class Redirector:
         message = flow.request
         message.trailers = None
         body = message.raw_content or b""
-        encodings = message.headers.pop("content-encoding", "")
-        # Whatever framing the client used, the gateway gets a length.
-        message.headers.pop("transfer-encoding", None)
-        if not body:
-            return
+        encodings = message.headers.get("content-encoding", "")
         try:
-            if len(body) <= _INLINE_BYTES and not encodings:
+            if not body:
+                pass
+            elif len(body) <= _INLINE_BYTES and not encodings:
                 body = self._rewritten(body, encodings, caller)
             else:
                 body = await asyncio.to_thread(self._rewritten, body, encodings, caller)
@@ -297,19 +300,21 @@ class Redirector:
         except ModelUnknown as exc:
             return self._model_unknown(flow, caller, str(exc))
         message.raw_content = body
-        message.headers["content-length"] = str(len(body))
+        # Whatever framing the client used, the gateway gets a length.
+        kept = [field for field in message.headers.fields if field[0].lower() not in _FRAMING]
+        message.headers.fields = (*kept, (b"content-length", b"%d" % len(body))) if body else tuple(kept)
 
     @fails_closed(_end_flow)
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Never hold an answer back, whoever gives it."""
         response = flow.response
-        if response is None or SERVED_BY in response.headers:
+        if response is None or _ANSWERED in flow.metadata:
             return
         response.stream = True
         if _CALLER in flow.metadata:
             # A cookie of the gateway's would reach the provider with the next call that passes.
-            response.headers.pop("set-cookie", None)
-            response.headers[SERVED_BY] = "kimi-gateway"
+            kept = [field for field in response.headers.fields if field[0].lower() != b"set-cookie"]
+            response.headers.fields = (*kept, (SERVED_BY.encode(), b"kimi-gateway"))
         elif self._listed(flow.server_conn.address, flow.client_conn.sni, flow.request.host) is not None:
             # HTTP/3 would go round this proxy.
             response.headers.pop("alt-svc", None)
@@ -334,21 +339,28 @@ class Redirector:
 
     def _redirect(self, flow: http.HTTPFlow, caller: Caller, match: Match, query: str) -> None:
         gateway, request = self._settings().gateway, flow.request
-        model = None if match.model is None else self._settings().routes.models.find(match.model)
+        model = None if match.model is None else self._find_model(match.model)
         if match.model is not None and model is None:
             return self._model_unknown(flow, caller, match.model)
-        framing = [(n, v) for n, v in request.headers.fields if n.lower() in _FRAMING]
-        request.headers = http.Headers([*rewrite.headers(request.headers.fields), *framing])
-        request.headers["authorization"] = f"Bearer {gateway.key}"
-        request.headers["accept-encoding"] = "identity"
-        request.scheme, request.host, request.port = gateway.scheme, gateway.host, gateway.port
-        request.authority = ""
-        request.host_header = gateway.authority
+        framing = [field for field in request.headers.fields if field[0].lower() in _FRAMING]
         kept = rewrite.query(query)
+        request.scheme = gateway.scheme
+        # Below mitmproxy's setters: each of them would write a Host header, and the headers are made anew.
+        request.data.host, request.data.port = gateway.host, gateway.port
         request.path = gateway.prefix + match.target(model) + (f"?{kept}" if kept else "")
+        request.headers = http.Headers(
+            [
+                *rewrite.headers(request.headers.fields),
+                *framing,
+                (b"authorization", b"Bearer " + gateway.key.encode()),
+                (b"accept-encoding", b"identity"),
+            ]
+        )
+        request.host_header = gateway.authority
         request.stream = False
-        # A connection of its own: neither the provider's name nor an upstream proxy is on it.
-        flow.server_conn = connection.Server(address=(gateway.host, gateway.port))
+        if flow.server_conn.via is not None:
+            # The company's proxy is for what passes. The object is the connection's, other calls go on using it.
+            flow.server_conn = connection.Server(address=(gateway.host, gateway.port))
         self.tally.redirected += 1
 
     def _rewritten(self, body: bytes, encodings: str, caller: Caller) -> bytes:
@@ -356,8 +368,12 @@ class Redirector:
         # Gemini's name is in the path; its body has none of its own.
         return body if caller.dialect == "gemini" else rewrite.model(body, self._rename)
 
+    def _find_model(self, name: str) -> str | None:
+        """The gateway's name; remembered, unless somebody's name would fill the memory."""
+        return self._short_name(name) if len(name) <= 256 else self._settings().routes.models.find(name)
+
     def _rename(self, name: str) -> str:
-        found = self._settings().routes.models.find(name)
+        found = self._find_model(name)
         if found is None:
             raise ModelUnknown(name)
         return found
@@ -367,6 +383,7 @@ class Redirector:
         self.tally.refused += 1
         reply = caller.told(failure, message)
         flow.request.stream = False
+        flow.metadata[_ANSWERED] = True
         flow.response = http.Response.make(reply.status, reply.body, reply.headers)
 
     def _too_large(self, flow: http.HTTPFlow, caller: Caller) -> None:
@@ -382,7 +399,6 @@ class Redirector:
 _FRAMING = (b"content-length", b"transfer-encoding", b"content-encoding", b"expect")
 
 
-def _length(headers: http.Headers) -> int:
-    """The announced length; 0 when there is none, or none that can be read."""
-    text = headers.get("content-length", "")
-    return int(text) if text.isascii() and text.isdigit() else 0
+def _length(text: bytes) -> int:
+    """An announced length; 0 when there is none, or none that can be read."""
+    return int(text) if text.isdigit() else 0

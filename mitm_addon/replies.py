@@ -52,9 +52,9 @@ class Caller:
     codex: bool = False
 
     @classmethod
-    def of(cls, dialect: Dialect, *, originator: str, user_agent: str) -> Caller:
+    def of(cls, dialect: Dialect, *, originator: bytes, user_agent: bytes) -> Caller:
         """From two request headers; Codex names itself in both."""
-        return cls(dialect=dialect, codex=originator.startswith("codex") or user_agent.startswith("codex"))
+        return cls(dialect=dialect, codex=originator.startswith(b"codex") or user_agent.startswith(b"codex"))
 
     def told(self, failure: Failure, message: str) -> Reply:
         """The answer that makes this caller show `message` and stop."""

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlencode
 
 #: What a gateway needs of a caller's headers. Everything else stays here: keys and cookies of the provider, session
 #: and account ids, telemetry, and whatever a later version of a tool adds.
-HEADERS = frozenset(("content-type", "accept", "user-agent", "anthropic-version", "anthropic-beta"))
+HEADERS = frozenset((b"content-type", b"accept", b"user-agent", b"anthropic-version", b"anthropic-beta"))
 
 #: The same for the query: Google's and Azure's keys may stand there, too.
 PARAMETERS = frozenset(("alt", "$alt", "beta", "limit", "order", "after", "before", "include", "stream"))
@@ -32,13 +32,15 @@ class BodyError(Exception):
 
 def headers(fields: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """The fields that go to the gateway."""
-    return [(name, value) for name, value in fields if name.lower().decode("ascii", "replace") in HEADERS]
+    return [(name, value) for name, value in fields if name.lower() in HEADERS]
 
 
 def query(text: str) -> str:
     """The parameters that go to the gateway, from a query without its question mark. Their values are words: what
     holds a sign may be a key behind a separator that only its provider knows.
     """
+    if not text:
+        return ""
     given = parse_qsl(text, keep_blank_values=True)
     return urlencode([(name, value) for name, value in given if name in PARAMETERS and _WORD.fullmatch(value)])
 

@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import quote, unquote
@@ -125,6 +126,7 @@ class Routes:
             raise RoutesError(f"{own or PACKAGED}: {exc}") from None
 
 
+@lru_cache(maxsize=512)
 def canonical(path: str) -> str:
     """One spelling for every path that servers take for the same."""
     segments: list[str] = []
