@@ -171,7 +171,7 @@ def test_doctor_finds_each_problem(tmp_path: Path, simulator: Simulator) -> None
     simulator.control("revoke", user="dora", what="all")
     live = simulator.login("emil")["refresh_token"]
     nobody = f"http://127.0.0.1:{free_port()}"
-    for env, tried, meaning, action in (
+    cases = (
         ({}, "KIMI_TOKEN in the environment and in .env", "only demo mode works", "copy refresh_token"),
         (real(simulator, dead), f"asking {simulator.url} who", "refused", "Log in at kimi.com"),
         (
@@ -182,8 +182,10 @@ def test_doctor_finds_each_problem(tmp_path: Path, simulator: Simulator) -> None
         ),
         ({"KIMI_TOKEN": "hello you"}, "reading the credentials", "No Kimi credential was found", "KIMI_TOKEN"),
         ({"KIMI_TIMEOUT_S": "ten"}, "settings and data files", "KIMI_TIMEOUT_S", "Correct"),
-    ):
-        done = run(tmp_path, "doctor", **env)
+    )
+    for number, (env, tried, meaning, action) in enumerate(cases):
+        (home := tmp_path / str(number)).mkdir()  # accounts are kept: each case is a user of its own
+        done = run(home, "doctor", **env)
         assert (done.returncode, done.stderr) == (1, ""), done.stdout
         ((heading, lines),) = [item for item in checks(done.stdout).items() if item[0].startswith("FAIL")]
         assert heading.startswith(f"FAIL {tried}")
