@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from kimi_provider.litellm_bridge.carrying import Carrier
 from kimi_provider.litellm_bridge.gemini.inbound import to_chat
 from kimi_provider.litellm_bridge.parts import MAX_PROMPT_DOCUMENT_CHARS, PlacedPart, read
 from kimi_provider.request import FilePart, Part, TextPart
+from tests.bridge.test_library import run
+from tests.harness import Simulator
 
 PNG = "data:image/png;base64,iVBORw0KGgo="
 PDF = "data:application/pdf;base64,JVBERi0="
@@ -411,3 +414,44 @@ def test_no_file_is_copied_on_its_way() -> None:
     sources = [request.messages[0].parts[-1].source for request in requests]
     assert [source is given for source, given in zip(sources, (url, data, url), strict=True)] == [True] * 3
     assert peak_bytes < 1_000_000
+
+
+def test_a_translation_that_is_not_as_known_is_left_alone_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from litellm.responses.litellm_completion_transformation.transformation import LiteLLMCompletionResponsesConfig
+
+    from kimi_provider.litellm_bridge import PROVIDER, compat, handler
+
+    name = "transform_responses_api_request_to_chat_completion_request"
+    monkeypatch.setattr(LiteLLMCompletionResponsesConfig, name, staticmethod(lambda model, messages: None))
+    (line,) = compat.install(handler, PROVIDER)
+    assert "lost on /v1/responses" in line
+    assert not hasattr(getattr(LiteLLMCompletionResponsesConfig, name), "kimi_provider")
+
+
+def test_files_and_documents_as_a_library(simulator: Simulator, tmp_path: Path) -> None:
+    """Without a proxy there is no body to look into; nothing of ours needs it."""
+    out = run(
+        simulator,
+        tmp_path,
+        """
+        import base64, hashlib
+        warnings.filterwarnings("ignore", "unclosed scandir", ResourceWarning)  # LiteLLM's, on its first message
+        pdf = b"%PDF-1.7 as a library" * 30
+        data = base64.b64encode(pdf).decode()
+        file = {"type": "file", "file": {"file_data": "data:application/pdf;base64," + data, "filename": "a.pdf"}}
+        ask = [{"role": "user", "content": [{"type": "text", "text": "What?"}, file]}]
+        print(litellm.completion(model=MODEL, messages=ask).choices[0].message.content)
+        text = {"type": "text", "media_type": "text/plain", "data": "D"}
+        document = {"type": "document", "title": "T", "source": text}
+        paper = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": data}}
+        turn = [{"role": "user", "content": [document, paper, {"type": "text", "text": "What?"}]}]
+        async def messages():
+            return await litellm.anthropic.messages.acreate(model=MODEL, max_tokens=9, messages=turn)
+        print(asyncio.run(messages())["content"][0]["text"])
+        print(hashlib.sha256(pdf).hexdigest())
+        """,
+    )
+    chat, messages, digest = out.splitlines()
+    assert "I see a.pdf (document)" in chat
+    assert "[Document: T] D [End of document]" in messages
+    assert {file["sha256"] for file in simulator.state()["files"]} == {digest}
