@@ -9,91 +9,22 @@ The body may also be JSON, in an `<arguments>` tag or bare, or the bare value of
 
 from __future__ import annotations
 
-import html
 import re
 from typing import Any
 
 import regex
 
+from .argument_text import ArgumentText
 from .calls import Calls, OpenCall
 from .json_reader import JsonReader, Status
 from .markup import Ending, Markup, Source
 from .mending import mended
-from .schemas import View, from_markup
+from .schemas import View
 from .values import ArgumentsWriter
 
 _ENTITY = regex.compile(r"&(?:lt|gt|amp|quot|apos|#\d{1,7}|#x[0-9a-fA-F]{1,6});")
 #: White space between a closing tag and what proves it. More of it proves it, too.
 _GAP_CHARS = 64
-#: Text of this size is no "null" any more, whatever blanks are around it.
-_NULL_CHARS = 32
-
-
-class _Value:
-    """One argument's text on its way into the arguments.
-
-    Models escape some values for HTML and most not. A value without any raw `<` and lone `&`, but with escapes, was
-    escaped; from its first escape on it waits until that is settled.
-    """
-
-    def __init__(self, writer: ArgumentsWriter, key: str, view: View) -> None:
-        self._writer = writer
-        self._view = view
-        kinds = view.kinds
-        self._streams = not view.fixed and (kinds is None or kinds <= {"string", "null"})
-        self._nullable = kinds is not None and "null" in kinds
-        self._begun = False
-        self._whole: list[str] = []
-        self._escaped: list[str] | None = None
-        self._raw = False
-        writer.key(key)
-
-    def add(self, piece: str) -> None:
-        """Text that holds no sign."""
-        if self._escaped is not None:
-            self._escaped.append(piece)
-        else:
-            self._pass(piece)
-
-    def sign(self, piece: str) -> None:
-        """A raw `<` or `&`: the value is not escaped."""
-        self._raw = True
-        if self._escaped is not None:
-            piece = "".join((*self._escaped, piece))
-            self._escaped = None
-        self._pass(piece)
-
-    def entity(self, piece: str) -> None:
-        """`&lt;` and its like."""
-        if self._raw:
-            self._pass(piece)
-        elif self._escaped is None:
-            self._escaped = [piece]
-        else:
-            self._escaped.append(piece)
-
-    def end(self) -> None:
-        """The value is complete."""
-        if self._escaped is not None:
-            self._pass(html.unescape("".join(self._escaped)))
-        if self._begun:
-            self._writer.text_end()
-        else:
-            self._writer.scalar(from_markup("".join(self._whole), self._view))
-
-    def _pass(self, piece: str) -> None:
-        if self._begun:
-            self._writer.text(piece)
-            return
-        self._whole.append(piece)
-        if not self._streams:
-            return
-        text = "".join(self._whole)
-        if self._nullable and len(text) <= _NULL_CHARS and "null".startswith(text.strip()):
-            return
-        self._begun = True
-        self._writer.text_begin()
-        self._writer.text(text)
 
 
 class ParameterReader:
@@ -110,7 +41,7 @@ class ParameterReader:
         #: Takes the arguments, of a refused call too.
         self._writer: ArgumentsWriter | None = None
         self._json: JsonReader | None = None
-        self._value: _Value | None = None
+        self._value: ArgumentText | None = None
         #: The tag that the open value stands in, if it is named like the argument; "" for a bare value.
         self._value_tag: str | None = None
         self._given: set[str] = set()
@@ -268,7 +199,7 @@ class ParameterReader:
         assert self._writer is not None
         self._given.add(key)
         self._value_tag = tag
-        self._value = _Value(self._writer, key, self._view.member(key))
+        self._value = ArgumentText(self._writer, key, self._view.member(key))
 
     def _close_value(self) -> None:
         assert self._value is not None

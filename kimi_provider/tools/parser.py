@@ -18,7 +18,8 @@ import regex
 from ..dialects import Families
 from ..events import Event
 from ..request import ANY_TOOL, ToolChoice, ToolSpec
-from .calls import Calls, CallSteps, RefusedCall, new_call_id
+from .calls import Calls, RefusedCall, new_call_id
+from .json_calls import CallSteps
 from .json_reader import JsonReader, Status
 from .markup import Ending, Source, markup
 from .mending import mended

@@ -9,7 +9,7 @@ descriptions are cut.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from string import Template
@@ -135,13 +135,15 @@ class Toolbox:
 
     def _described(self) -> str:
         """Every tool; descriptions are cut in halves until they fit the budget."""
-        tools = [(spec, View(spec.parameters)) for spec in self._offered()]
-        heads = [_head(self.names.written(spec.name), view) for spec, view in tools]
+        tools = []
+        for spec in self._offered():
+            view = View(spec.parameters)
+            members = {key: view.member(key) for key in dict.fromkeys((*view.required, *view.properties))}
+            head = _head(self.names.written(spec.name), members, view.required)
+            tools.append((head, spec.description.strip(), _remarks(members)))
         text = ""
         for limit_chars in _LIMITS:
-            text = "\n".join(
-                head + _remarks(spec, view, limit_chars) for head, (spec, view) in zip(heads, tools, strict=True)
-            )
+            text = "\n".join(_entry(head, description, remarks, limit_chars) for head, description, remarks in tools)
             if len(text) <= self._data.budget_chars:
                 break
         return text
@@ -208,30 +210,27 @@ def _object(arguments: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _head(name: str, view: View) -> str:
+def _head(name: str, members: Mapping[str, View], required: Sequence[str]) -> str:
     """`- read(path: string, limit?: integer)`."""
-    required = view.required
-    keys = dict.fromkeys((*required, *view.properties))
-    fields = (f"{key}{'' if key in required else '?'}: {signature(view.member(key), 1)}" for key in keys)
+    fields = (f"{key}{'' if key in required else '?'}: {signature(view, 1)}" for key, view in members.items())
     return f"- {name}({', '.join(fields)})"
 
 
-def _remarks(spec: ToolSpec, view: View, limit_chars: int | None) -> str:
-    """Descriptions of the tool and of its arguments, indented; an argument's gets a quarter of the tool's space."""
-    lines = []
-    if text := _cut(spec.description, limit_chars):
-        lines.append(text)
-    for key in view.properties:
-        remark = view.member(key).schema.get("description")
-        if isinstance(remark, str) and (
-            text := _cut(" ".join(remark.split()), None if limit_chars is None else limit_chars // 4)
-        ):
-            lines.append(f"{key}: {text}")
-    return "".join("\n  " + line.replace("\n", "\n  ") for line in lines)
+def _remarks(members: Mapping[str, View]) -> list[tuple[str, str]]:
+    """Descriptions of arguments, each on one line."""
+    remarks = ((key, view.schema.get("description")) for key, view in members.items())
+    return [(key, " ".join(remark.split())) for key, remark in remarks if isinstance(remark, str)]
+
+
+def _entry(head: str, description: str, remarks: list[tuple[str, str]], limit_chars: int | None) -> str:
+    """A tool with what is said of it, indented; an argument's remark gets a quarter of the tool's space."""
+    remark_chars = None if limit_chars is None else limit_chars // 4
+    lines = [head, *filter(None, [_cut(description, limit_chars)])]
+    lines += [f"{key}: {text}" for key, remark in remarks if (text := _cut(remark, remark_chars))]
+    return "\n".join(lines).replace("\n", "\n  ")
 
 
 def _cut(text: str, limit_chars: int | None) -> str:
-    text = text.strip()
     if limit_chars is None or len(text) <= limit_chars:
         return text
     head = text[:limit_chars].rsplit(None, 1)[0] if limit_chars else ""

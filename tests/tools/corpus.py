@@ -6,6 +6,7 @@ package, so that a misunderstanding is not shared.
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -80,6 +81,16 @@ def parameters(call: Call, tag: str = "parameter") -> str:
 def invoke(calls: list[Call]) -> str:
     inner = "\n".join(f'<invoke name="{c[0]}">\n{parameters(c)}</invoke>' for c in calls)
     return f"<function_calls>\n{inner}\n</function_calls>"
+
+
+def invoke_escaped(calls: list[Call]) -> str:
+    """Values as HTML would have them."""
+    return "".join(
+        f'<invoke name="{c[0]}">'
+        + "".join(f'<parameter name="{k}">{html.escape(value_text(v))}</parameter>' for k, v in c[1].items())
+        + "</invoke>"
+        for c in calls
+    )
 
 
 def invoke_with_prefix(calls: list[Call]) -> str:
@@ -186,7 +197,7 @@ JSON_FAMILIES: tuple[Family, ...] = (
     bare_fenced,
     named_tag_json,
 )
-MARKUP_FAMILIES: tuple[Family, ...] = (invoke, invoke_with_prefix, equals, named_tags)
+MARKUP_FAMILIES: tuple[Family, ...] = (invoke, invoke_escaped, invoke_with_prefix, equals, named_tags)
 FAMILIES: tuple[Family, ...] = (*JSON_FAMILIES, *MARKUP_FAMILIES, openai_objects)
 
 
