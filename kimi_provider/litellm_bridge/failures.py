@@ -18,7 +18,6 @@ from ..errors import (
     ContextTooLong,
     CredentialError,
     KimiError,
-    Language,
     NotFound,
     Overloaded,
     PermissionRefused,
@@ -27,6 +26,7 @@ from ..errors import (
     UpstreamError,
     UpstreamTimeout,
 )
+from ..wording import Language
 
 _CLASSES: tuple[tuple[type[KimiError], Callable[..., Exception]], ...] = (
     (ContextTooLong, litellm.ContextWindowExceededError),
