@@ -7,6 +7,7 @@
     ├── CredentialError           401  no credential, expired, revoked: the owner must log in again
     ├── PermissionRefused         403
     │   ├── MembershipRequired    403  the account's plan does not include this
+    │   ├── AccountMuted          403  the account may not chat for a while
     │   └── AccountSuspended      403
     ├── NotFound                  404
     │   ├── ModelNotFound         404
@@ -126,6 +127,12 @@ class MembershipRequired(PermissionRefused):
     """The account's plan does not include the model or feature (paywall)."""
 
     code = "membership_required"
+
+
+class AccountMuted(PermissionRefused):
+    """The service lets the account not chat for a while."""
+
+    code = "account_muted"
 
 
 class AccountSuspended(PermissionRefused):

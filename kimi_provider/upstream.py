@@ -40,6 +40,7 @@ class Retry(Row):
     concurrency_s: float
     quota_s: float
     rate_limited_s: float
+    muted_s: float
     plan_s: float
 
 

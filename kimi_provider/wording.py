@@ -41,6 +41,10 @@ CURES: Final[dict[str, dict[Language, str]]] = {
         "en": "Check the account at kimi.com; this request is not allowed there.",
         "id": "Periksa akun di kimi.com; permintaan ini tidak diizinkan di sana.",
     },
+    "account_muted": {
+        "en": "Open kimi.com with this account to see for how long; it rests here until then.",
+        "id": "Buka kimi.com dengan akun ini untuk melihat berapa lama; akun diistirahatkan di sini sampai saat itu.",
+    },
     "account_suspended": {
         "en": "Open kimi.com with this account and follow what it says; it is not used here until then.",
         "id": "Buka kimi.com dengan akun ini dan ikuti petunjuknya; akun tidak dipakai di sini sampai saat itu.",
@@ -88,6 +92,7 @@ HEADLINES_ID: Final[dict[str, str]] = {
     "credential_rejected": "Kimi menolak kredensial",
     "permission_refused": "Tidak diizinkan",
     "membership_required": "Perlu paket Kimi yang lebih tinggi",
+    "account_muted": "Akun dibisukan sementara",
     "account_suspended": "Akun ditangguhkan",
     "not_found": "Tidak ditemukan",
     "model_not_found": "Model tidak dikenal",

@@ -1,10 +1,11 @@
 """What accounts met, and for how long that puts them aside.
 
-Quota and rate limits are obeyed to the second, even by the only account: asking earlier can only make it worse.
-Overload, unavailability, foreign streams, plans and refused permissions merely make others preferable: a lone account
-is tried again at once, because the next answer may well come. A refused token counts as that, too: whether a credential
-is dead for good is the TokenKeeper's to say. Errors that depend on the model are remembered for that `scope` only, so
-that an empty K3 quota doesn't stop plain chat. What is the caller's fault, refused content included, never counts.
+Quota, rate limits and being muted are obeyed to the second, even by the only account: asking earlier can only make it
+worse. Overload, unavailability, foreign streams, plans and refused permissions merely make others preferable: a lone
+account is tried again at once, because the next answer may well come. A refused token counts as that, too: whether a
+credential is dead for good is the TokenKeeper's to say. Errors that depend on the model are remembered for that `scope`
+only, so that an empty K3 quota doesn't stop plain chat. What is the caller's fault, refused content included, never
+counts.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..errors import (
+    AccountMuted,
     BadRequest,
     CredentialError,
     CredentialMissing,
@@ -56,18 +58,20 @@ def cooldown_of(error: KimiError, scope: str, now: float, retry: Retry) -> Coold
     pause_s = _pause_s(error, retry)
     if pause_s is None:
         return None
-    whole = isinstance(error, TooManyStreams | Unavailable | UpstreamTimeout | CredentialError)
+    whole = isinstance(error, AccountMuted | TooManyStreams | Unavailable | UpstreamTimeout | CredentialError)
     return Cooldown(
         error=again(error),
         scope="" if whole else scope,
         until=now + pause_s,
-        hard=isinstance(error, RateLimited) and not isinstance(error, TooManyStreams),
+        hard=isinstance(error, AccountMuted | RateLimited) and not isinstance(error, TooManyStreams),
     )
 
 
 def _pause_s(error: KimiError, retry: Retry) -> float | None:
     if error.retry_after_s is not None and error.retry_after_s > 0:
         return error.retry_after_s
+    if isinstance(error, AccountMuted):
+        return retry.muted_s
     if isinstance(error, MembershipRequired):
         return retry.plan_s
     if isinstance(error, QuotaExhausted):

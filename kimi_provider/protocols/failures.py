@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from ..errors import (
+    AccountMuted,
     AccountSuspended,
     BadRequest,
     ChatNotFound,
@@ -49,6 +50,7 @@ _MEANINGS: Final[dict[str, tuple[type[KimiError], str]]] = {
         (CredentialError, "Kimi rejected the credential"),
         (PermissionRefused, "Kimi does not allow this for the account"),
         (MembershipRequired, "The account's Kimi plan does not include this"),
+        (AccountMuted, "Kimi lets the account not chat for a while"),
         (AccountSuspended, "Kimi has flagged the account"),
         (NotFound, "Kimi does not know what was asked for"),
         (ChatNotFound, "Kimi does not know the chat"),

@@ -28,6 +28,7 @@ TREE = {
     "CredentialMissing": ("CredentialError", 401, "credential_missing", False, False),
     "PermissionRefused": ("KimiError", 403, "permission_refused", True, False),
     "MembershipRequired": ("PermissionRefused", 403, "membership_required", True, False),
+    "AccountMuted": ("PermissionRefused", 403, "account_muted", True, False),
     "AccountSuspended": ("PermissionRefused", 403, "account_suspended", True, False),
     "NotFound": ("KimiError", 404, "not_found", False, False),
     "ModelNotFound": ("NotFound", 404, "model_not_found", False, False),
