@@ -19,6 +19,8 @@ WINDOW_CHARS: Final = 600
 #: What is left of a tag at the end of an answer is text when it is this short: it may be a mere "<".
 _SHORT_TAG_CHARS: Final = 4
 
+#: How models escape what could be taken for a tag.
+ENTITY = regex.compile(r"&(?:lt|gt|amp|quot|apos|#\d{1,7}|#x[0-9a-fA-F]{1,6});")
 #: Names of tools and of arguments between tags.
 _NAME = r"(?P<name>[A-Za-z_][\w.:/-]{0,127})"
 _KEY = r"(?P<key>[A-Za-z_$][\w.$-]{0,127})"

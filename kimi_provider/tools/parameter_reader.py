@@ -17,12 +17,11 @@ import regex
 from .argument_text import ArgumentText
 from .calls import Calls, OpenCall
 from .json_reader import JsonReader, Status
-from .markup import Ending, Markup, Source
+from .markup import ENTITY, Ending, Markup, Source
 from .mending import mended
 from .schemas import View
 from .values import ArgumentsWriter
 
-_ENTITY = regex.compile(r"&(?:lt|gt|amp|quot|apos|#\d{1,7}|#x[0-9a-fA-F]{1,6});")
 #: White space between a closing tag and what proves it. More of it proves it, too.
 _GAP_CHARS = 64
 
@@ -97,7 +96,9 @@ class ParameterReader:
         if self._writer is not None:
             return self._done()
         only = self._only_text()
-        if character == "{" or (character == "`" and only is None):
+        if character == "`" and only is None and not source.final and len(source.text) - source.at < len("```"):
+            return Status.MORE
+        if character == "{" or (only is None and source.text.startswith("```", source.at)):
             self._begin_json()
             return None
         if only is not None:
@@ -215,7 +216,7 @@ class ParameterReader:
             return self._value_at_end(source) if source.final else Status.MORE
         character = source.text[source.at]
         if character == "&":
-            entity = source.attempt(_ENTITY)
+            entity = source.attempt(ENTITY)
             if entity == "wait":
                 return Status.MORE
             if isinstance(entity, regex.Match):

@@ -15,13 +15,11 @@ from functools import cached_property
 from string import Template
 from typing import Any, Literal
 
-import regex
-
 from ..dialects import Dialect, Tools
 from ..errors import BadRequest
 from ..request import ANY_TOOL, ToolCall, ToolChoice, ToolSpec
 from .calls import new_call_id
-from .markup import markup
+from .markup import ENTITY, markup
 from .mending import parsed
 from .names import Names
 from .parser import Outcome, ToolParser
@@ -29,7 +27,6 @@ from .schemas import View, signature, standard
 
 #: Characters left of a tool's description, tried in this order.
 _LIMITS = (None, 8192, 4096, 2048, 1024, 512, 256, 128, 64, 0)
-_ENTITY = regex.compile(r"&(?:lt|gt|amp|quot|apos|#\d{1,7}|#x[0-9a-fA-F]{1,6});")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -199,7 +196,7 @@ class Toolbox:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         patterns = (self._markup.boundary, self._markup.parameter, self._markup.parameter_end)
         if any(pattern.search(text) for pattern in patterns) or (
-            _ENTITY.search(text) and not _ENTITY.sub("", text).count("&") and "<" not in text
+            ENTITY.search(text) and not ENTITY.sub("", text).count("&") and "<" not in text
         ):
             return text.replace("&", "&amp;").replace("<", "&lt;")
         return text

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kimi_provider.request import ToolCall, ToolChoice, ToolSpec
+from kimi_provider.settings import SettingsError
 from kimi_provider.tools import Toolbox
 from kimi_provider.tools.names import Names
 from kimi_provider.upstream import Upstream
@@ -144,7 +145,7 @@ def test_a_new_spelling_is_a_line_of_data(tmp_path: Path) -> None:
     ],
 )
 def test_a_broken_overlay_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(Exception, match="tools"):
+    with pytest.raises(SettingsError, match=r"tools\b"):
         overlaid(tmp_path / "o.yaml", text)
 
 
