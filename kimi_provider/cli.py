@@ -10,33 +10,32 @@ import asyncio
 import json
 import shlex
 import signal
-import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
-from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from . import account_commands
 from . import doctor as checks
 from . import serve as serving
 from .engine import KimiEngine
-from .errors import CredentialMissing, KimiError
+from .errors import CredentialMissing
 from .events import Citation, Finished, Source, TextDelta, ThinkingDelta
 from .live import merged
 from .observe import redact, redact_logs
-from .preflight import ServeError, check_port
+from .preflight import check_port
 from .protocols import LiveModel
 from .request import ChatRequest, Message, TextPart
-from .settings import Settings, SettingsError
+from .settings import Settings
 from .simulator.server import SimulatorServer
+from .terminal import one_sentence, out, program
 from .upstream import Upstream
-from .wording import Language
 
 app = typer.Typer(
     name="kimi-provider",
@@ -45,43 +44,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(account_commands.app, name="accounts")
 PROVIDER = "kimi"
-
-# Lines are never cut to the terminal's width: a path or command that is broken up can't be copied.
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def main() -> None:
     """Entry point of the `kimi-provider` command."""
     redact_logs()
     app()
-
-
-def program() -> str:
-    """The command as the reader can type it: with its path, since the environment is often not activated."""
-    path = Path(sys.argv[0])
-    return f"{shlex.quote(sys.executable)} -m {__package__}" if path.name == "__main__.py" else shlex.quote(str(path))
-
-
-@contextmanager
-def _one_sentence() -> Iterator[None]:
-    """Errors a user can mend, as one sentence and exit code 2."""
-    try:
-        yield
-    except (ServeError, SettingsError) as exc:
-        err.print(Text(f"kimi-provider: {redact(str(exc))}"))
-        raise typer.Exit(2) from None
-    except KimiError as exc:
-        err.print(Text(f"kimi-provider: {redact(exc.describe(_language()))}"))
-        raise typer.Exit(2) from None
-
-
-def _language() -> Language:
-    try:
-        return Settings.load().kimi_lang
-    except SettingsError:
-        return "en"
 
 
 @app.command()
@@ -92,7 +62,7 @@ def serve(
     workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
 ) -> None:
     """Start the gateway: a LiteLLM proxy with Kimi's models. Without a Kimi credential: demo mode."""
-    with _one_sentence():
+    with one_sentence():
         code = serving.run(
             host=host,
             port=port,
@@ -152,7 +122,7 @@ def simulate(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 4100,
 ) -> None:
     """Run the simulator of Kimi's service alone, for tests and demos."""
-    with _one_sentence():
+    with one_sentence():
         if port:
             check_port(host, port)
         with SimulatorServer(host=host, port=port) as simulator:
@@ -177,7 +147,7 @@ def chat(
     demo: Annotated[bool, typer.Option("--demo", help="Ask the built-in simulator.")] = False,
 ) -> None:
     """Ask once and stream the answer, thinking dimmed."""
-    with _one_sentence():
+    with one_sentence():
         if demo:
             with SimulatorServer() as simulator:
                 settings = Settings.load(**{k.lower(): v for k, v in serving.demo_environment(simulator).items()})
@@ -225,7 +195,7 @@ def models(
     as_yaml: Annotated[bool, typer.Option("--yaml", help="Print a LiteLLM configuration with a row for each.")] = False,
 ) -> None:
     """List the model names this gateway understands."""
-    with _one_sentence():
+    with one_sentence():
         settings = Settings.load()
         upstream = Upstream.load(settings.kimi_upstream_file)
         offered: tuple[LiveModel, ...] = ()
