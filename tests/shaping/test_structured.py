@@ -157,6 +157,18 @@ def test_valid_json_comes_out_as_it_is(value: dict[str, Any], before: str) -> No
         assert (json.loads(out), problem) == (value, None)
 
 
+@settings(deadline=None)
+@given(
+    st.sampled_from([json.dumps(PERSON), json.dumps(PERSON, indent=2), f"Text {json.dumps(PERSON)} more"]),
+    st.lists(st.tuples(st.integers(0, 90), st.integers(0, 4), st.sampled_from([*'{}[]",:\\`a1\n', ""])), max_size=4),
+)
+def test_damaged_json_is_read_alike_however_cut(text: str, damage: list[tuple[int, int, str]]) -> None:
+    """Whatever has streamed is JSON in the end."""
+    for at, removed, inserted in damage:
+        text = text[:at] + inserted + text[at + removed :]
+    both(text)
+
+
 def test_the_model_is_told_what_is_wanted_and_what_was_wrong() -> None:
     answer = JsonAnswer(JsonFormat(schema=GOOGLE), TOOLS, collected=True)
     assert json.dumps("choice") in answer.instructions

@@ -145,6 +145,21 @@ def test_the_cuts_never_matter(text: str, points: list[int]) -> None:
         assert heard(parse(pieces)[0]) == whole
 
 
+edits = st.tuples(st.integers(0, 400), st.integers(0, 6), st.sampled_from(FRAGMENTS) | st.just(""))
+
+
+@generous
+@given(st.sampled_from(CASES), st.lists(edits, min_size=1, max_size=4), st.integers(2, 9))
+def test_damaged_answers_are_read_alike_however_cut(case: Case, damage: list[tuple[int, int, str]], size: int) -> None:
+    """No error, arguments that are JSON, and the same for every cut."""
+    text = case.text
+    for at, removed, inserted in damage:
+        text = text[:at] + inserted + text[at + removed :]
+    whole = heard(parse([text])[0])
+    for pieces in (list(text), [text[at : at + size] for at in range(0, len(text), size)]):
+        assert heard(parse(pieces)[0]) == whole
+
+
 @generous
 @given(st.text(alphabet=st.characters(exclude_characters="<[{`T", exclude_categories=["Cs"]), max_size=60))
 def test_text_without_tags_is_untouched(text: str) -> None:
