@@ -23,7 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     # What follows -- is the tool's, whatever it looks like.
     at = given.index("--") if "--" in given else len(given)
-    options = parser.parse_args(given[:at])
+    options, unknown = parser.parse_known_args(given[:at])
+    if unknown:
+        hint = f" The tool's command comes after --: kimi-mitm {options.action} -- {' '.join(unknown)}"
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}.{'' if at < len(given) else hint}")
     options.command = given[at + 1 :]
     if options.action == "doctor":
         from . import doctor

@@ -10,6 +10,9 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+#: Extensions that one client sends at times: padding, pre_shared_key, early_data, cookie (RFC 8446).
+_PASSING = {0x10000 + number for number in (21, 41, 42, 44)}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Client:
@@ -24,8 +27,7 @@ class Client:
         """Browsers add random values (RFC 8701) and shuffle the rest: neither counts."""
         # Ciphers and extensions have separate numbers; one set holds both.
         hello = {n for n in ciphers if not _is_grease(n)} | {0x10000 + n for n in extensions if not _is_grease(n)}
-        # A resumed session carries these two, a first one doesn't.
-        return cls(address=address, host=host, hello=frozenset(hello - {0x10000 + 41, 0x10000 + 21}))
+        return cls(address=address, host=host, hello=frozenset(hello - _PASSING))
 
 
 def _is_grease(number: int) -> bool:

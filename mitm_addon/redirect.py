@@ -12,7 +12,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -93,7 +93,7 @@ def fails_closed(end: Callable[[Redirector, Any], None]) -> Callable[[Callable[.
 def _end_flow(self: Redirector, flow: http.HTTPFlow) -> None:
     """Answer with an error; hang up when even that fails, or when an answer is on its way."""
     try:
-        caller = flow.metadata.get(_CALLER) or Caller(dialect="openai")
+        caller = _caller(flow) or Caller(dialect="openai")
         if flow.response is None:
             return self.answer(flow, caller, Failure.BROKEN, "An error inside the redirector. Nothing was sent on.")
     except Exception:  # noqa: BLE001, S110  # hanging up is what is left
@@ -146,11 +146,10 @@ class Redirector:
 
     def running(self) -> None:
         """mitmproxy has started: no connection to a provider before it is decided that it shall have the call."""
-        changes = {"connection_strategy": "lazy"}
-        # mitmdump prints the URL of each call at level 1, and keys may stand there.
-        if "flow_detail" in ctx.options and ctx.options.flow_detail == 1:
-            changes["flow_detail"] = 0  # type: ignore[assignment]
-        ctx.options.update(**changes)
+        ctx.options.update(connection_strategy="lazy")
+        # mitmdump prints URLs from level 1 and headers from level 2: keys stand in both.
+        if "flow_detail" in ctx.options:
+            ctx.options.update(flow_detail=0)
         self.ready.set()
 
     # A method, for mitmproxy reads every attribute of an addon while it is added.
@@ -239,16 +238,19 @@ class Redirector:
         if host is None:
             flow.request.stream = True
             return
-        path, _, query = flow.request.path.partition("?")
-        match = host.match(path)
         # Read once: each question to mitmproxy's headers goes through all of them.
         headers = {name.lower(): value for name, value in flow.request.headers.fields}
         caller = Caller.of(
-            (match and match.dialect) or host.dialect,
+            host.dialect,
             originator=headers.get(b"originator", b""),
             user_agent=headers.get(b"user-agent", b""),
         )
-        flow.metadata[_CALLER] = caller
+        _remember(flow, caller)
+        path, _, query = flow.request.path.partition("?")
+        match = host.match(path)
+        if match is not None and match.dialect is not None:
+            caller = replace(caller, dialect=match.dialect)
+            _remember(flow, caller)
         websocket = headers.get(b"upgrade", b"").lower() == b"websocket"
         if match is None or match.policy == "pass":
             if self._settings().strict:
@@ -275,7 +277,7 @@ class Redirector:
     @fails_closed(_end_flow)
     async def request(self, flow: http.HTTPFlow) -> None:
         """The body of a redirected call: decompressed, and with the gateway's name for its model."""
-        caller = flow.metadata.get(_CALLER)
+        caller = _caller(flow)
         if caller is None or flow.response is not None:
             return
         message = flow.request
@@ -312,8 +314,7 @@ class Redirector:
             return
         response.stream = True
         if _CALLER in flow.metadata:
-            # A cookie of the gateway's would reach the provider with the next call that passes.
-            kept = [field for field in response.headers.fields if field[0].lower() != b"set-cookie"]
+            kept = [field for field in response.headers.fields if field[0].lower() not in _KEPT_BACK]
             response.headers.fields = (*kept, (SERVED_BY.encode(), b"kimi-gateway"))
         elif self._listed(flow.server_conn.address, flow.client_conn.sni, flow.request.host) is not None:
             # HTTP/3 would go round this proxy.
@@ -347,6 +348,7 @@ class Redirector:
         request.scheme = gateway.scheme
         # Below mitmproxy's setters: each of them would write a Host header, and the headers are made anew.
         request.data.host, request.data.port = gateway.host, gateway.port
+        request.data.authority = b""
         request.path = gateway.prefix + match.target(model) + (f"?{kept}" if kept else "")
         request.headers = http.Headers(
             [
@@ -395,8 +397,21 @@ class Redirector:
         self.answer(flow, caller, Failure.MODEL_UNKNOWN, message)
 
 
+#: Of the gateway's answers. A cookie would reach the provider with the next call that passes; a redirect would send the
+#: client, with its own key, straight to the gateway.
+_KEPT_BACK = (b"set-cookie", b"location", b"alt-svc")
 #: How the body is framed, until it is read; and what makes curl send it.
 _FRAMING = (b"content-length", b"transfer-encoding", b"content-encoding", b"expect")
+
+
+def _remember(flow: http.HTTPFlow, caller: Caller) -> None:
+    # As plain values: mitmproxy writes metadata into its flow files.
+    flow.metadata[_CALLER] = asdict(caller)
+
+
+def _caller(flow: http.HTTPFlow) -> Caller | None:
+    known = flow.metadata.get(_CALLER)
+    return None if known is None else Caller(**known)
 
 
 def _length(text: bytes) -> int:

@@ -2,8 +2,9 @@
 its kind of client handles best.
 
 Pure. Measured: Claude Code and the SDKs retry a 503 unless `x-should-retry: false` comes with it; Codex reconnects for
-25 s on a 503 and shows a 400 at once; on a refused WebSocket it falls back at once only after a 426. Claude Code calls
-an `overloaded_error` an outage of Anthropic, so that type is never used.
+25 s on a 503, Gemini CLI retries for more than a minute, and both show a 400 at once; on a refused WebSocket Codex
+falls back at once only after a 426. Claude Code calls an `overloaded_error` an outage of Anthropic, so that type is
+never used.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Failure(Enum):
 
     @property
     def status(self) -> int:
-        """The HTTP status for all clients but Codex."""
+        """The HTTP status for clients that can be told not to retry."""
         return self.value[0]
 
 
@@ -46,20 +47,21 @@ class Reply:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Caller:
-    """Who asks: its API and whether it is Codex."""
+    """Who asks: its API, and whether it repeats what ends with 5xx, whatever the headers say."""
 
     dialect: Dialect
-    codex: bool = False
+    stubborn: bool = False
 
     @classmethod
     def of(cls, dialect: Dialect, *, originator: bytes, user_agent: bytes) -> Caller:
-        """From two request headers; Codex names itself in both."""
-        return cls(dialect=dialect, codex=originator.startswith(b"codex") or user_agent.startswith(b"codex"))
+        """From two request headers; Codex names itself in both, Gemini CLI in the second."""
+        stubborn = originator.startswith(b"codex") or user_agent.startswith((b"codex", b"GeminiCLI"))
+        return cls(dialect=dialect, stubborn=stubborn)
 
     def told(self, failure: Failure, message: str) -> Reply:
         """The answer that makes this caller show `message` and stop."""
         status = failure.status
-        if self.codex and status >= 500:
+        if self.stubborn and status >= 500:
             status = 400
         headers = {"content-type": "application/json", "x-should-retry": "false", SERVED_BY: "kimi-mitm"}
         if status == 503:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from . import environment, janitor, proxy
 from .gateway import Gateway, Watch
@@ -132,18 +132,21 @@ async def prepared(
 
 
 def _upstream(parent: Mapping[str, str]) -> dict[str, Any]:
-    url = parent.get("HTTPS_PROXY") or parent.get("https_proxy") or ""
+    named = (parent.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
+    url = next(filter(None, named), "")
     if not url:
         return {}
-    parts = urlsplit(url if "://" in url else f"http://{url}")
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        raise RunError("HTTPS_PROXY holds no address that can be used. Correct it or unset it.") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        say(f"HTTPS_PROXY is no http proxy ({parts.scheme}): calls that pass go out directly.")
-        return {}
+        raise RunError(f"HTTPS_PROXY names a proxy of kind {parts.scheme!r}; only http and https ones can be used.")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    port = parts.port or (443 if parts.scheme == "https" else 80)
     found: dict[str, Any] = {"mode": [f"upstream:{parts.scheme}://{host}:{port}"]}
     if parts.username:
-        found["upstream_auth"] = f"{parts.username}:{parts.password or ''}"
+        found["upstream_auth"] = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
     return found
 
 

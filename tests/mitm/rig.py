@@ -6,9 +6,11 @@ All of them run on one event loop in a thread; tests are plain functions that us
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import subprocess
 import threading
+from base64 import b64encode
 from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -201,6 +203,7 @@ class CompanyProxy:
         self._loop = loop
         self.ports = ports
         self.asked: list[str] = []
+        self.password = ""
         loop.run(self._start())
 
     async def _start(self) -> None:
@@ -214,7 +217,9 @@ class CompanyProxy:
             method, target, _ = head.split(" ", 2)
             host = target.split(":")[0]
             self.asked.append(host)
-            if method != "CONNECT" or host not in self.ports:
+            word = b64encode(self.password.encode()).decode()
+            known = not self.password or f"basic {word}\r\n".lower() in head.lower()
+            if method != "CONNECT" or host not in self.ports or not known:
                 writer.write(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n")
                 await writer.drain()
                 return
@@ -347,9 +352,6 @@ class Rig:
 
     def connect(self, host: str, port: int = 443) -> Any:
         """A socket after CONNECT."""
-        import socket
-        from base64 import b64encode
-
         parts = urlsplit(self.proxy.url)
         password = b64encode(f"{parts.username}:{parts.password}".encode()).decode()
         raw = socket.create_connection(("127.0.0.1", self.proxy.port), timeout=LIMIT_S)

@@ -200,3 +200,11 @@ def test_gemini_cli(world: World, tools: str) -> None:
     assert "[simulator]" in done.stdout, (done.stdout, done.stderr)
     assert done.returncode == 0
     nothing_asked(world)
+
+
+def test_gemini_cli_shows_why_when_the_gateway_is_down(world: World, tools: str) -> None:
+    done = gemini(world, tools, "-m", "gemini-2.5-pro", KIMI_GATEWAY_URL="http://127.0.0.1:1")
+    assert done.returncode != 0
+    assert "kimi-mitm: The gateway at http://127.0.0.1:1 does not answer" in done.stdout + done.stderr
+    assert "Retrying with backoff" not in done.stderr
+    nothing_asked(world)

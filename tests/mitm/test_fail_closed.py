@@ -55,7 +55,8 @@ def rigs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Any]:
     [
         (OPENAI, "OpenAI/Python 2.8", 503, ("error", "type", "server_error")),
         (ANTHROPIC, "claude-cli/2.1", 503, ("error", "type", "api_error")),
-        (GEMINI, "GeminiCLI", 503, ("error", "status", "UNAVAILABLE")),
+        (GEMINI, "google-genai-sdk/3.4", 503, ("error", "status", "UNAVAILABLE")),
+        (GEMINI, "GeminiCLI/0.61.0/gemini-2.5-pro", 400, ("error", "status", "UNAVAILABLE")),
         ("https://api.openai.com/v1/responses", "codex_exec/0.169.0", 400, ("error", "type", "server_error")),
     ],
 )

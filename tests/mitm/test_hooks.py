@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mitmproxy import exceptions
-from mitmproxy.addons import proxyserver
+from mitmproxy import exceptions, io
+from mitmproxy.addons import dumper, proxyserver
 from mitmproxy.http import Headers
 from mitmproxy.test import taddons, tflow, tutils
 
@@ -83,6 +83,14 @@ def test_a_body_that_another_addon_streams_is_not(addon: Redirector) -> None:
     assert made.request.stream is False
 
 
+def test_flows_can_be_written_to_a_file(addon: Redirector, tmp_path: Path) -> None:
+    with (tmp_path / "flows").open("wb") as file:
+        writer = io.FlowWriter(file)
+        writer.add(through(addon, flow()))
+        writer.add(through(addon, flow(body=b"not json")))
+    assert CANARY.encode() not in (tmp_path / "flows").read_bytes()
+
+
 def test_an_answer_of_another_addon_stays(addon: Redirector) -> None:
     made = flow()
     made.response = tutils.tresp(status_code=407)
@@ -109,6 +117,15 @@ def test_mitmproxys_size_options_are_refused(name: str) -> None:
         context.master.addons.add(proxyserver.Proxyserver())
         with pytest.raises(exceptions.OptionsError, match=name):
             context.configure(redirector, **{name: "1m"})
+
+
+def test_urls_and_headers_are_not_printed() -> None:
+    redirector = Redirector(key=GATEWAY_KEY)
+    with taddons.context(redirector) as context:
+        context.master.addons.add(proxyserver.Proxyserver(), dumper.Dumper())
+        context.configure(redirector, flow_detail=3)
+        redirector.running()
+        assert context.options.flow_detail == 0
 
 
 def test_it_stays_lazy() -> None:

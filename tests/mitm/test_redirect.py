@@ -244,11 +244,14 @@ def test_a_websocket_elsewhere_on_a_listed_host_passes(rig: Rig) -> None:
         assert line.recv(4096).startswith(b"HTTP/1.1 101")
 
 
-def test_the_gateways_cookies_stay_here_and_providers_offer_no_http3(rig: Rig) -> None:
-    rig.gateway.extra_headers = "set-cookie: gateway=1\r\n"
+def test_the_gateways_cookies_and_redirects_stay_here_and_providers_offer_no_http3(rig: Rig) -> None:
+    # Redirected by the gateway, a client would bring it the provider's key.
+    rig.gateway.extra_headers = f"set-cookie: gateway=1\r\nlocation: {rig.gateway.url}/elsewhere\r\nx-more: 1\r\n"
+    rig.gateway.status = "307 Temporary Redirect"
     rig.origin.extra_headers = 'set-cookie: provider=1\r\nalt-svc: h3=":443"\r\n'
-    redirected = rig.post("https://api.openai.com/v1/responses", b"{}")
-    assert "set-cookie" not in redirected.headers
+    redirected = rig.post("https://api.openai.com/v1/responses", b"{}", "-L", "-H", f"x-api-key: {CANARY}")
+    assert (redirected.status, redirected.headers["x-more"]) == (307, "1")
+    assert not {"set-cookie", "location"} & set(redirected.headers)
     passed = rig.post("https://api.openai.com/v1/files", b"{}")
     assert passed.headers["set-cookie"] == "provider=1"
     assert "alt-svc" not in passed.headers

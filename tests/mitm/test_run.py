@@ -53,6 +53,19 @@ def test_what_passes_takes_the_companys_proxy(world: World) -> None:
     assert [call.target for call in world.origin.calls] == ["/v1/files", "/x"]
 
 
+def test_plain_http_is_redirected_past_the_companys_proxy(world: World) -> None:
+    assert world.run("curl", "-sS", "-d", "{}", "http://api.openai.com/v1/responses").stdout == '{"answered":true}'
+    assert world.gateway.wait_for(1).target == "/v1/responses"
+    assert world.company.asked == []
+
+
+def test_a_companys_proxy_with_a_password(world: World) -> None:
+    named = world.company.url.replace("http://", "http://me%40here:p%3Aw@")
+    world.company.password = "me@here:p:w"
+    done = world.run("curl", "-sS", "https://unlisted.example/x", env={"HTTPS_PROXY": "", "ALL_PROXY": named})
+    assert done.stdout == '{"answered":true}', done.stderr
+
+
 def test_the_environment_of_a_tool(world: World) -> None:
     (extra := world.folder / "extra.pem").write_text("# the user's own\n")
     mine = {"OPENAI_API_KEY": "mine", "no_proxy": "intern.example", "ALL_PROXY": "socks5://x:1"}
@@ -237,6 +250,9 @@ def test_print_env(world: World, shell: str, line: str, removed: str) -> None:
         (("run", "--max-body-mb", "0", "--", "true"), {}, "kimi_max_body_mb"),
         (("run", "--unlist-pinned", "-1", "--", "true"), {}, "kimi_unlist_pinned"),
         (("run",), {}, "run needs a command"),
+        (("run", "claude", "-p", "x"), {}, "kimi-mitm run -- claude -p x"),
+        (("run", "--", "true"), {"HTTPS_PROXY": "socks5://127.0.0.1:1"}, "only http and https"),
+        (("run", "--", "true"), {"HTTPS_PROXY": "http://127.0.0.1:port"}, "no address that can be used"),
         (("serve", "--listen", "0.0.0.0"), {}, "set KIMI_MITM_PASSWORD"),
         (("serve", "--listen", "0.0.0.0"), {"KIMI_MITM_PASSWORD": "short"}, "12 characters"),
         (("serve",), {"KIMI_MITM_PASSWORD": "with a space and @"}, "may hold letters"),
