@@ -116,6 +116,10 @@ class Simulator(Process):
         state: dict[str, Any] = self.http.get("/_sim/state").json()
         return state
 
+    def chat_bodies(self) -> list[dict[str, Any]]:
+        """What Connect's chat calls sent, oldest first."""
+        return [one["body"] for one in self.state()["requests"] if one["path"].endswith("ChatService/Chat")]
+
     def login(self, user: str = "ada", **more: Any) -> dict[str, Any]:
         tokens: dict[str, Any] = self.control("login", user=user, **more)
         return tokens

@@ -5,7 +5,7 @@ Each API's own word for a status is its surface's to know.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,3 +79,8 @@ IN_MID_STREAM = (
     _row("truncated_frame", 502, "upstream_protocol"),
     _row("oversized_header", 502, "upstream_protocol", CONNECT),
 )
+
+
+def of(table: Iterable[Failure], protocol: str) -> list[Failure]:
+    """Those that one protocol has and the pool's account survives."""
+    return [one for one in table if protocol in one.protocols and one.model != SUSPENDED]

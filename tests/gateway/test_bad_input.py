@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.test_failures import ASK
+from tests.gateway.bodies import ASK
 from tests.harness import Gateway, Simulator
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}

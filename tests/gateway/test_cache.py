@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.test_failures import BODIES
+from tests.gateway.bodies import BODIES
 from tests.harness import Gateway, Simulator, shipped_config_without_limits
 
 PLAIN = {"model": "kimi", "messages": [{"role": "user", "content": "A plain question."}]}

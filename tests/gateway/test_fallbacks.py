@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.test_failures import BODIES
-from tests.gateway.test_surfaces import _chat_bodies
+from tests.gateway.bodies import BODIES
 from tests.harness import Gateway, Simulator, shipped_config_without_limits
 from tests.provider import KEY, OtherProvider
 
@@ -130,7 +129,7 @@ def test_other_vendors_names_reach_kimi(
     answer = ask(routed, surface, name, stream=False)
     assert answer.status_code == 200, answer.text
     assert "[simulator]" in answer.text
-    assert _chat_bodies(simulator)[-1]["options"]["thinking"] is thinks
+    assert simulator.chat_bodies()[-1]["options"]["thinking"] is thinks
 
 
 def ask(gateway: Gateway, surface: str, model: str, stream: bool) -> Any:

@@ -17,7 +17,6 @@ import httpx
 import pytest
 import yaml
 
-from tests.gateway.test_surfaces import _chat_bodies
 from tests.harness import MASTER_KEY, ROOT, Process, Simulator, clean_environment, free_port
 from tests.provider import KEY, OtherProvider
 
@@ -232,7 +231,7 @@ def test_wishes_reach_us(
         more = {"model": "kimi", "stream": stream}
     answer = guest.http.post(path, json={**body, **more})
     assert answer.status_code == 200, answer.text
-    (sent_body,) = _chat_bodies(simulator)
+    (sent_body,) = simulator.chat_bodies()
     assert sent_body["options"]["thinking"] is thinking
     assert bool(sent_body["tools"]) is search
 

@@ -13,20 +13,7 @@ import pytest
 from google import genai
 from google.genai import errors, types
 
-from tests.gateway.test_failures import BEFORE_THE_FIRST_EVENT, Case
-from tests.gateway.test_surfaces import TEXT, THINKING, _chat_bodies
 from tests.harness import MASTER_KEY, Gateway, Simulator
-
-STATUS = {
-    400: "INVALID_ARGUMENT",
-    401: "UNAUTHENTICATED",
-    403: "PERMISSION_DENIED",
-    404: "NOT_FOUND",
-    429: "RESOURCE_EXHAUSTED",
-    502: "INTERNAL",
-    503: "UNAVAILABLE",
-    504: "DEADLINE_EXCEEDED",
-}
 
 
 @pytest.fixture(params=["v1beta", "v1"])
@@ -40,25 +27,13 @@ def google(gateway: Gateway, request: pytest.FixtureRequest) -> Iterator[genai.C
 def test_whole(google: genai.Client, simulator: Simulator) -> None:
     simulator.scenario("search_turn")
     answer = google.models.generate_content(model="kimi-thinking", contents="Weather in Oslo?")
-    assert answer.text == TEXT
+    assert answer.text.startswith("Rain today, about 9 °C.")
     (candidate,) = answer.candidates
-    assert "".join(p.text for p in candidate.content.parts if p.thought) == THINKING
+    assert "I should look this up." in "".join(p.text for p in candidate.content.parts if p.thought)
     assert candidate.finish_reason is types.FinishReason.STOP
     assert answer.usage_metadata.prompt_token_count > 0
     assert answer.usage_metadata.candidates_token_count > 0
     assert answer.usage_metadata.thoughts_token_count > 0
-
-
-def test_streamed(google: genai.Client, simulator: Simulator) -> None:
-    simulator.scenario("search_turn")
-    chunks = list(google.models.generate_content_stream(model="kimi-thinking", contents="Weather in Oslo?"))
-    parts = [p for c in chunks for p in c.candidates[0].content.parts or ()]
-    assert "".join(p.text for p in parts if not p.thought) == TEXT
-    assert "".join(p.text for p in parts if p.thought) == THINKING
-    assert [c.candidates[0].finish_reason for c in chunks if c.candidates[0].finish_reason] == [types.FinishReason.STOP]
-    assert chunks[-1].usage_metadata.candidates_token_count > 0
-    assert chunks[-1].usage_metadata.prompt_token_count > 0
-    assert len({c.response_id for c in chunks}) == 1
 
 
 def test_thoughts_can_be_left_out(google: genai.Client, simulator: Simulator) -> None:
@@ -66,21 +41,6 @@ def test_thoughts_can_be_left_out(google: genai.Client, simulator: Simulator) ->
     config = types.GenerateContentConfig(thinking_config=types.ThinkingConfig(include_thoughts=False))
     answer = google.models.generate_content(model="kimi-thinking", contents="Weather?", config=config)
     assert not [p for p in answer.candidates[0].content.parts if p.thought]
-
-
-def test_system_instruction_and_history_arrive(google: genai.Client, simulator: Simulator) -> None:
-    google.models.generate_content(
-        model="kimi",
-        contents=[
-            types.Content(role="user", parts=[types.Part(text="My name is Ada.")]),
-            types.Content(role="model", parts=[types.Part(text="Hello Ada.")]),
-            types.Content(role="user", parts=[types.Part(text="What is my name?")]),
-        ],
-        config=types.GenerateContentConfig(system_instruction="Be brief."),
-    )
-    sent = _chat_bodies(simulator)[-1]["message"]["blocks"][0]["text"]["content"]
-    places = [sent.index(piece) for piece in ("Be brief.", "My name is Ada.", "Hello Ada.", "What is my name?")]
-    assert places == sorted(places)
 
 
 @pytest.mark.parametrize(
@@ -96,14 +56,14 @@ def test_thinking_config_arrives(
 ) -> None:
     config = types.GenerateContentConfig(thinking_config=thinking)
     google.models.generate_content(model="kimi", contents="Hi", config=config)
-    options = _chat_bodies(simulator)[-1]["options"]
+    options = simulator.chat_bodies()[-1]["options"]
     assert (options["thinking"], options["reasoning_effort"]) == wanted
 
 
 def test_google_search_switches_search_on(google: genai.Client, simulator: Simulator) -> None:
     config = types.GenerateContentConfig(tools=[types.Tool(google_search=types.GoogleSearch())])
     google.models.generate_content(model="kimi", contents="Hi", config=config)
-    assert [tool["type"] for tool in _chat_bodies(simulator)[-1]["tools"]] == ["TOOL_TYPE_SEARCH"]
+    assert [tool["type"] for tool in simulator.chat_bodies()[-1]["tools"]] == ["TOOL_TYPE_SEARCH"]
 
 
 def test_parameters_without_effect_are_named(gateway: Gateway, simulator: Simulator) -> None:
@@ -117,21 +77,6 @@ def test_parameters_without_effect_are_named(gateway: Gateway, simulator: Simula
         assert answer.status_code == 200, answer.text
         named = set(answer.headers["llm_provider-x-kimi-ignored"].split(","))
         assert named >= {"topK", "temperature", "safetySettings"}
-
-
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-@pytest.mark.parametrize("case", BEFORE_THE_FIRST_EVENT, ids=lambda case: case.scenario)
-def test_each_class_of_error(gateway: Gateway, simulator: Simulator, case: Case, stream: bool) -> None:
-    simulator.scenario(case.scenario, times=None, **dict(case.params))
-    options = types.HttpOptions(base_url=gateway.url)
-    client = genai.Client(api_key=MASTER_KEY, http_options=options)
-    ask = client.models.generate_content_stream if stream else client.models.generate_content
-    with pytest.raises(errors.APIError) as caught:
-        list(ask(model="kimi", contents="Hi"))
-    client.close()
-    assert caught.value.code == case.status
-    assert caught.value.status == STATUS[case.status]
-    assert f"[{case.code}]" in caught.value.message
 
 
 def test_a_mid_stream_error_ends_the_stream_as_an_error(gateway: Gateway, simulator: Simulator) -> None:
@@ -163,16 +108,6 @@ def test_the_first_chunk_is_there_during_the_pause(gateway: Gateway, simulator: 
         assert answer.headers["content-type"].startswith("application/json")
         array: list[dict[str, Any]] = json.loads(seen + rest)
         assert array[-1]["usageMetadata"]["totalTokenCount"] > 0
-
-
-@pytest.mark.parametrize("moment", ["hang_before_headers", "hang_mid_text"])
-def test_leaving_frees_the_stream(gateway: Gateway, simulator: Simulator, moment: str) -> None:
-    body = {"contents": [{"parts": [{"text": "Hi"}]}]}
-    for method in ("generateContent", "streamGenerateContent?alt=sse"):
-        simulator.scenario(moment)
-        with pytest.raises(httpx.ReadTimeout):
-            gateway.http.post(f"/v1beta/models/kimi:{method}", json=body, timeout=httpx.Timeout(5, read=0.7))
-        assert simulator.until("active_streams", 0, timeout_s=1) < 1
 
 
 def test_count_tokens(google: genai.Client) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.gateway.test_surfaces import _chat_bodies
 from tests.harness import Gateway, Simulator, shipped_config_without_limits
 
 ROOT_PATH = "/llm"
@@ -189,7 +188,7 @@ def test_hooks_see_requests_and_answers(keyed: Gateway, simulator: Simulator, ro
     refused = route.ask(keyed, "sk-free", text="something forbidden")
     assert refused.status_code == 403, refused.text
     assert "the guardrail says no" in refused.text
-    assert not _chat_bodies(simulator)
+    assert not simulator.chat_bodies()
     answer = route.ask(keyed, "sk-free")
     assert ("HELLO" if route.stream else "[checked]") in answer.text
 

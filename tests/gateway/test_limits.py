@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.gateway.test_failures import BODIES
+from tests.gateway.bodies import BODIES
 from tests.gateway.test_fallbacks import ask
 from tests.harness import ROOT, Gateway, Simulator
 

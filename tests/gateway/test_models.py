@@ -17,7 +17,6 @@ from google import genai
 from google.genai import types
 
 from kimi_provider.upstream import Upstream
-from tests.gateway.test_surfaces import _chat_bodies
 from tests.harness import MASTER_KEY, Gateway, Simulator, shipped_config_without_limits
 
 ASK = [{"role": "user", "content": "Hi"}]
@@ -119,7 +118,7 @@ def test_every_listed_model_can_be_called(shipped: Gateway, simulator: Simulator
         answer = shipped.http.post("/v1/chat/completions", json={"model": name, "messages": ASK})
         # The demo account is on the free plan; the swarm needs another.
         assert answer.status_code == (403 if "swarm" in name else 200), (name, answer.text)
-    by_model = {body["options"].get("model"): body for body in _chat_bodies(simulator)}
+    by_model = {body["options"].get("model"): body for body in simulator.chat_bodies()}
     assert by_model["k4-chat"]["scenario"] == "SCENARIO_CHAT"
     assert by_model["k4-chat"]["options"]["reasoning_effort"] == "REASONING_EFFORT_NONE"
     assert by_model["K4-Agent"]["agent_mode"] == "TYPE_NORMAL"
@@ -151,7 +150,7 @@ def test_names_behind_the_wildcard(
     else:
         answer = shipped.http.post(path, json={"model": name, "messages": ASK, "input": "Hi", "max_tokens": 99})
     assert answer.status_code == 200, answer.text
-    (body,) = _chat_bodies(simulator)
+    (body,) = simulator.chat_bodies()
     assert body["options"].get("model") == model
     assert [tool["type"] for tool in body["tools"]] == tools
 

@@ -17,7 +17,8 @@ import httpx
 import pytest
 
 from kimi_provider.simulator import SimulatorServer
-from tests.gateway.test_failures import BEFORE_THE_FIRST_EVENT, BODIES, MID_STREAM
+from tests.conformance.failures import BEFORE_THE_FIRST_EVENT, IN_MID_STREAM, of
+from tests.gateway.bodies import BODIES
 from tests.harness import Gateway
 
 from .needles import WINDOW, Needles, composed_token, watch
@@ -119,9 +120,9 @@ def test_answers(world: World, model: str) -> None:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_every_failure_before_the_first_event(world: World, stream: bool) -> None:
-    for number, case in enumerate(BEFORE_THE_FIRST_EVENT):
+    for number, case in enumerate(of(BEFORE_THE_FIRST_EVENT, "connect")):
         world.simulator.reset()
-        world.simulator.queue(case.scenario, None, **dict(case.params))
+        world.simulator.queue(case.scenario, None, **case.params)
         surface = list(BODIES)[number % len(BODIES)]
         for model in ("kimi", "kimi-dave"):
             assert world.ask(model, surface, stream=stream).status_code >= 400, case.scenario
@@ -129,10 +130,10 @@ def test_every_failure_before_the_first_event(world: World, stream: bool) -> Non
 
 @pytest.mark.parametrize("surface", BODIES)
 def test_every_failure_in_mid_stream(world: World, surface: str) -> None:
-    for scenario, _status, code in MID_STREAM:
+    for failure in of(IN_MID_STREAM, "connect"):
         world.simulator.reset()
-        world.simulator.queue(scenario, None)
-        assert code in world.ask(surface=surface, stream=True).text
+        world.simulator.queue(failure.scenario, None, **failure.params)
+        assert failure.code in world.ask(surface=surface, stream=True).text
 
 
 def test_refreshes(world: World) -> None:
