@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from .accounts import Pool
 from .preflight import (
     check_credentials,
     check_handler,
@@ -74,11 +76,12 @@ def run(
     """
     settings = Settings.load()
     upstream = Upstream.load(settings.kimi_upstream_file)
-    accounts = check_credentials(settings, upstream)
+    check_credentials(settings, upstream)
     path = config or (Path("litellm_config.yaml") if Path("litellm_config.yaml").is_file() else packaged_config())
     rows = kimi_rows(data := read_config(path))
     check_handler(path, data)
     check_port(host, port)
+    accounts = stored_accounts(settings, upstream)
     environment = _environment_with_file()
     key, key_file, key_source = master_key(environment, data)
     gateway = Gateway(
@@ -101,7 +104,21 @@ def run(
     with ExitStack() as stack:
         if gateway.demo:
             environment |= demo_environment(stack.enter_context(SimulatorServer()))
+            # Workers share their accounts, until the demo ends.
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="kimi-demo-"))
+            environment["KIMI_STATE_URL"] = f"sqlite:///{folder}/accounts.db"
         return _supervise(command, environment, gateway, on_ready, on_stop)
+
+
+def stored_accounts(settings: Settings, upstream: Upstream) -> tuple[str, ...]:
+    """Short ids of the accounts that will answer: those of the account store, which KIMI_TOKEN seeds. Raises
+    StoreError.
+    """
+    pool = Pool.from_settings(settings, upstream)
+    try:
+        return tuple(account.short_id for account in pool.accounts)
+    finally:
+        pool.close()
 
 
 def _reachable(host: str) -> str:
