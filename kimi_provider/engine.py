@@ -14,6 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from .accounts import Account, Pool, TokenKeeper
+from .answering import Answering
 from .attachments import Attachments, Uploads
 from .errors import (
     BadRequest,
@@ -24,17 +25,29 @@ from .errors import (
     ModelNotFound,
     NotFound,
     PermissionRefused,
+    UnusableAnswer,
     UpstreamTimeout,
 )
-from .events import ChatOpened, Event, Finished, FinishReason, Notice, TextDelta, ThinkingDelta, Usage
+from .events import (
+    ChatOpened,
+    Event,
+    Finished,
+    FinishReason,
+    Notice,
+    TextDelta,
+    ThinkingDelta,
+    ToolCallDelta,
+    Usage,
+)
 from .live import LiveTable
 from .protocols import ChatProtocol, EndpointRetired, LiveModel, Profile, Turn
 from .protocols.generations import Generations
 from .request import ChatRequest
 from .settings import Settings
-from .shaping import estimate_tokens
+from .shaping import JsonAnswer, estimate_tokens
 from .tidying import OpenedChat, Tidier
-from .transcript import Prompt, TranscriptGuard, flatten
+from .tools import Toolbox
+from .transcript import Prompt, flatten
 from .upstream import ModelSpec, Upstream
 from .web import Session
 
@@ -66,16 +79,18 @@ class KimiEngine:
         allowed_s = min(self.settings.kimi_timeout_s, request.timeout_s or self.settings.kimi_timeout_s)
         deadline = loop.time() + allowed_s
         async with self._uploads.open(request.messages, deadline) as files:
-            prompt = flatten(request.messages, files.labels)
+            toolbox = self._toolbox(request, spec)
+            prompt = self._prompt(request, toolbox, files)
             prompt_tokens = estimate_tokens(prompt.text)
             if prompt_tokens > spec.context_tokens:
                 raise ContextTooLong(
                     f"The conversation has about {prompt_tokens} tokens; {request.model} takes {spec.context_tokens}"
                 )
-            turn = _turn(request, spec, prompt, deadline)
+            turn = _turn(request, spec, prompt, toolbox, deadline)
             course = _Course(only=self.pool.account_for(request.credential) if request.credential else None)
             while True:
                 progress = _Progress()
+                answering = Answering(request, toolbox, self.upstream.tools, guarded=prompt.guarded)
                 async with self.pool.lease(
                     only=course.sticky or course.only,
                     exclude=course.passed_over,
@@ -93,13 +108,13 @@ class KimiEngine:
                         )
                         progress.remembered_files = brought.remembered
                         attempt = replace(turn, files=brought.files)
-                        async with aclosing(self._stream(attempt, prompt, progress)) as events:
+                        async with aclosing(self._answer(attempt, answering, progress)) as events:
                             async for event in events:
                                 yield event
                         usage = progress.usage(prompt_tokens)
                         lease.count(prompt_tokens=prompt_tokens, completion_tokens=usage.completion_tokens)
                         yield usage
-                        yield Finished(reason=progress.reason)
+                        yield Finished(reason=answering.finish(progress.reason))
                         return
                     except KimiError as exc:
                         failure = self._noted(exc, account, progress)
@@ -202,11 +217,51 @@ class KimiEngine:
                 "The token refresh took longer than the time allowed", account=account.short_id
             ) from None
 
-    async def _stream(self, turn: Turn, prompt: Prompt, progress: _Progress) -> AsyncGenerator[Event, None]:
-        """Events of one attempt that callers see, noted in `progress`."""
+    def _toolbox(self, request: ChatRequest, spec: ModelSpec) -> Toolbox:
+        return Toolbox(
+            request.tools,
+            self.upstream.tools,
+            dialect=spec.dialect,
+            choice=request.tool_choice,
+            parallel=request.parallel_tool_calls,
+        )
+
+    def _prompt(self, request: ChatRequest, toolbox: Toolbox, files: Attachments) -> Prompt:
+        """Raises BadRequest when there is nothing to answer or the form wanted is none."""
+        wanted = request.response_format
+        instructions = JsonAnswer(wanted, self.upstream.tools).instructions if wanted is not None else ""
+        return flatten(request.messages, toolbox, files.labels, instructions=instructions)
+
+    async def _answer(self, turn: Turn, answering: Answering, progress: _Progress) -> AsyncGenerator[Event, None]:
+        """Events of one attempt that callers see. An answer that is not what was asked for is asked for again in the
+        same chat, a few times at most (protocol E.5). Raises UnusableAnswer.
+        """
+        for repairs_left in reversed(range(self.upstream.tools.max_repairs + 1)):
+            async with aclosing(self._stream(turn, answering, progress)) as events:
+                async for event in events:
+                    yield event
+            problem = answering.problem if progress.reason == "stop" else None
+            if problem is None:
+                return
+            repair = answering.repair
+            if not repairs_left or repair is None or progress.chat_id is None:
+                raise UnusableAnswer(f"The model's answer holds {problem}")
+            log.info("asking the model again: its answer holds %s", problem)
+            answering.begin_again()
+            progress.complete = False
+            turn = replace(
+                turn,
+                prompt=repair,
+                files=(),
+                system_prompt=None,
+                chat_id=progress.chat_id,
+                parent_id=progress.message_id,
+            )
+
+    async def _stream(self, turn: Turn, answering: Answering, progress: _Progress) -> AsyncGenerator[Event, None]:
+        """Events of one message's answer, noted in `progress`."""
         assert progress.session is not None
         assert progress.protocol is not None
-        guard = TranscriptGuard() if prompt.guarded else None
         async with aclosing(progress.protocol.stream(turn, progress.session)) as batches:
             async for batch in batches:
                 for event in batch:
@@ -219,16 +274,14 @@ class KimiEngine:
                             progress.reason = event.reason
                             progress.complete = True
                             continue
-                        case _ if guard is not None and guard.stopped:
-                            continue
-                        case TextDelta() if guard is not None:
-                            event = TextDelta(guard.feed(event.text))
-                    if progress.note(event):
-                        yield event
-                if guard is not None and guard.stopped:
-                    return
-        if guard is not None and progress.note(rest := TextDelta(guard.close())):
-            yield rest
+                    for shown in answering.feed(event):
+                        if progress.note(shown):
+                            yield shown
+                if answering.over:
+                    break
+        for shown in answering.close():
+            if progress.note(shown):
+                yield shown
 
 
 @dataclass(slots=True)
@@ -267,6 +320,8 @@ class _Progress:
                 if not event.text:
                     return False
                 self.text.append(event.text)
+            case ToolCallDelta():
+                self.text.append(f"{event.name or ''}{event.arguments}")
             case ThinkingDelta():
                 self.thinking.append(event.text)
         self.emitted = True
@@ -329,14 +384,22 @@ def _about_a_file(failure: KimiError) -> bool:
     return isinstance(failure, BadRequest | NotFound) and not isinstance(failure, ContentFiltered | ContextTooLong)
 
 
-def _turn(request: ChatRequest, spec: ModelSpec, prompt: Prompt, deadline: float) -> Turn:
+def _turn(request: ChatRequest, spec: ModelSpec, prompt: Prompt, toolbox: Toolbox, deadline: float) -> Turn:
     """Raises BadRequest for an effort that nobody knows."""
     asked = spec.effort_for(request.effort, request.thinking)
+    search = spec.search if request.search is None else request.search
+    if toolbox.active:
+        # The service's own tools compete with the caller's (protocol E.5).
+        spec = spec.model_copy(update={"tools": toolbox.device_tools, "enable_plugin": False})
+        search = False
     return Turn(
         prompt=prompt.text,
         spec=spec,
         thinking=asked.thinking,
         effort=asked.value,
-        search=spec.search if request.search is None else request.search,
+        search=search,
         deadline=deadline,
+        # Arguments and JSON are no prose: there a mark is dropped or is none.
+        marks="keep" if toolbox.active else "drop" if spec.silent or request.response_format else "cite",
+        system_prompt=toolbox.system_prompt,
     )

@@ -2,8 +2,8 @@
 
 The service reads a single user message per call (protocol E.1). A lone user message goes as it is; anything longer
 becomes a transcript with the system text first and a header line per turn (protocol E.2). Files follow the text, so a
-line in the transcript stands where each was. A model that sees a transcript sometimes writes the next user turn itself:
-`TranscriptGuard` ends the answer there.
+line in the transcript stands where each was; calls and results stand there as `tools` spells them. A model that sees a
+transcript sometimes writes the next user turn itself: `TranscriptGuard` ends the answer there.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from dataclasses import dataclass
 
 from .errors import BadRequest
 from .request import FilePart, Message, TextPart
+from .tools import Toolbox
 
 USER = "[USER]"
 ASSISTANT = "[ASSISTANT]"
-TOOL = "[TOOL RESULT]"
+#: Begins the line above every result (`tools.texts` of upstream.yaml).
+TOOL = "[TOOL RESULT"
 
 _INTRODUCTION = (
     f"The conversation so far is written below; a line {USER} or {ASSISTANT} opens each turn. "
@@ -36,10 +38,20 @@ class Prompt:
     guarded: bool
 
 
-def flatten(messages: Sequence[Message], labels: Mapping[FilePart, str] | None = None) -> Prompt:
-    """Join `messages`; `labels` name their files. Raises BadRequest when there is nothing to answer."""
+def flatten(
+    messages: Sequence[Message],
+    toolbox: Toolbox,
+    labels: Mapping[FilePart, str] | None = None,
+    *,
+    instructions: str = "",
+) -> Prompt:
+    """Join `messages`. `labels` name their files, `instructions` follow the system text.
+
+    Raises BadRequest when there is nothing to answer.
+    """
     texts = [_text(message, labels or {}) for message in messages]
-    system = "\n\n".join(text for m, text in zip(messages, texts, strict=True) if m.role == "system" and text.strip())
+    systems = [text for m, text in zip(messages, texts, strict=True) if m.role == "system" and text.strip()]
+    system = "\n\n".join(filter(None, (*systems, toolbox.instructions, instructions)))
     turns = [
         (m, text)
         for m, text in zip(messages, texts, strict=True)
@@ -47,12 +59,17 @@ def flatten(messages: Sequence[Message], labels: Mapping[FilePart, str] | None =
     ]
     if not any(text.strip() or m.tool_calls for m, text in turns):
         raise BadRequest("The messages hold no text to answer", cure="Add a user message with text.")
-    if len(turns) == 1 and turns[0][0].role == "user":
-        alone = turns[0][0].text if turns[0][0].text.strip() else turns[0][1]
-        return Prompt(text=f"{system}\n\n{alone}" if system else alone, guarded=False)
+    if len(turns) == 1 and turns[0][0].role == "user" and not toolbox.example:
+        message, marked = turns[0]
+        files = sum(isinstance(part, FilePart) for part in message.parts)
+        # One file needs no name; several stand in an order.
+        alone = message.text if message.text.strip() and files < 2 else marked
+        # A model that may call a tool sometimes writes the result as well.
+        return Prompt(text=f"{system}\n\n{alone}" if system else alone, guarded=toolbox.active)
     blocks = [system] if system else []
     blocks.append(_INTRODUCTION)
-    blocks.extend(_block(message, text) for message, text in turns)
+    blocks.extend(_headed(turn.role, turn.text) for turn in toolbox.example)
+    blocks.extend(_block(message, text, toolbox) for message, text in turns)
     blocks.append(ASSISTANT)
     return Prompt(text="\n\n".join(blocks), guarded=True)
 
@@ -63,15 +80,17 @@ def _text(message: Message, labels: Mapping[FilePart, str]) -> str:
     return "\n".join(lines)
 
 
-def _block(message: Message, text: str) -> str:
-    match message.role:
-        case "assistant":
-            calls = [f"(called {call.name} with {call.arguments})" for call in message.tool_calls]
-            return "\n".join([ASSISTANT, *([text] if text else []), *calls])
-        case "tool":
-            return f"{TOOL}\n{text}"
-        case _:
-            return f"{USER}\n{text}"
+def _block(message: Message, text: str, toolbox: Toolbox) -> str:
+    if message.role == "tool":
+        return toolbox.result_text(message.tool_call_id or message.name or "", text, failed=message.is_error)
+    if message.role == "assistant":
+        return _headed("assistant", "\n\n".join(filter(None, (text, toolbox.calls_text(message.tool_calls)))))
+    return _headed("user", text)
+
+
+def _headed(role: str, text: str) -> str:
+    """A turn under its header; a result brings its own."""
+    return text if role == "tool" else f"{ASSISTANT if role == 'assistant' else USER}\n{text}"
 
 
 class TranscriptGuard:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import BadRequest
-from ..request import ChatRequest, Message, Role, ToolCall, ToolSpec
+from ..request import ANY_TOOL, ChatRequest, Message, Role, ToolCall
+from ..shaping import json_format, stop_sequences
+from ..tools.shapes import tool_choice, tool_specs
 from . import parts
 
 #: LiteLLM marks the calls of /health with this tag; they must never become a prompt.
@@ -31,6 +33,7 @@ _HONOURED = frozenset(
     {"stream", "stream_options", "reasoning_effort", "thinking", "reasoning", "output_config", "web_search_options"}
     | {"use_search", "tools", "user", "metadata", "store", "n", "max_retries", "extra_body", "extra_headers"}
     | {"litellm_session_id", "litellm_trace_id", "tool_choice", "parallel_tool_calls"}
+    | {"response_format", "stop", "max_tokens", "max_completion_tokens"}
 )
 _SEARCH_FIELDS = ("googleSearch", "google_search", "googleSearchRetrieval", "google_search_retrieval")
 
@@ -56,6 +59,7 @@ def read(
     litellm_params: Mapping[str, Any] | None,
     timeout: Any,
     api_key: str | None,
+    collected: bool = False,
 ) -> Inbound:
     """Build the request. Raises BadRequest with the place and the cure."""
     params = dict(optional_params)
@@ -64,9 +68,14 @@ def read(
     if (params.get("n") or 1) != 1:
         raise BadRequest("n must be 1: Kimi writes one answer per call")
     offered = params.get("tools") or ()
-    tools = tuple(_tools(offered))
+    tools, others = tool_specs([tool for tool in offered if not _is_web_search(tool)])
     native_search = params.get("web_search_options") is not None or any(map(_is_web_search, offered))
     ignored = {name for name, value in params.items() if value is not None and name not in _HONOURED}
+    ignored |= {f"tools.{kind}" for kind in others}
+    choice = tool_choice(params.get("tool_choice"))
+    if tools and choice.mode != "none" and native_search:
+        # The service's own tools stay off beside the caller's.
+        ignored.add("web_search")
     request = ChatRequest(
         model=model,
         messages=tuple(_message(number, message, ignored) for number, message in enumerate(messages, start=1)),
@@ -74,13 +83,17 @@ def read(
         effort=_effort(params, body),
         search=_search(params, native=native_search),
         tools=tools,
+        tool_choice=choice if tools else ANY_TOOL,
+        parallel_tool_calls=_parallel(params, body),
+        response_format=json_format(_format(params, body)),
+        stop=stop_sequences(params.get("stop")),
+        max_tokens=_max_tokens(params),
+        collected=collected,
         credential=api_key or None,
         timeout_s=_seconds(timeout),
     )
     if not request.messages:
         raise BadRequest("messages is empty", cure="Add at least one user message.")
-    if tools:
-        ignored.add("tools")
     return Inbound(
         request=request,
         ignored=tuple(sorted(ignored)),
@@ -149,22 +162,32 @@ def _is_web_search(tool: Any) -> bool:
     return kind.startswith("web_search") or any(name in fields for name in _SEARCH_FIELDS)
 
 
-def _tools(tools: Sequence[Any]) -> list[ToolSpec]:
-    specs = []
-    for tool in tools:
-        if _is_web_search(tool):
-            continue
-        function = _mapping(_mapping(tool).get("function")) or _mapping(tool)
-        name = function.get("name")
-        if isinstance(name, str) and name:
-            specs.append(
-                ToolSpec(
-                    name=name,
-                    description=str(function.get("description") or ""),
-                    parameters=_mapping(function.get("parameters") or function.get("input_schema")),
-                )
-            )
-    return specs
+def _parallel(params: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
+    """OpenAI's `parallel_tool_calls`, Anthropic's `tool_choice.disable_parallel_tool_use`."""
+    if params.get("parallel_tool_calls") is False:
+        return False
+    return _mapping(body.get("tool_choice")).get("disable_parallel_tool_use") is not True
+
+
+def _format(params: Mapping[str, Any], body: Mapping[str, Any]) -> Any:
+    """OpenAI's `response_format`, also as LiteLLM makes it of Responses' `text.format`; Anthropic's
+    `output_config.format` and its older `output_format`.
+    """
+    return (
+        params.get("response_format")
+        or _mapping(body.get("output_config")).get("format")
+        or _mapping(params.get("output_config")).get("format")
+        or body.get("output_format")
+    )
+
+
+def _max_tokens(params: Mapping[str, Any]) -> int | None:
+    value = params.get("max_tokens") or params.get("max_completion_tokens")
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise BadRequest("max_tokens must be a whole number above 0")
+    return value
 
 
 # --- messages ---------------------------------------------------------------------------------------------

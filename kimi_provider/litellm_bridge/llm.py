@@ -74,7 +74,7 @@ async def _chunks(
 class _Call:
     """One call of the handler, read."""
 
-    def __init__(self, handler: KimiLLM, kwargs: dict[str, Any]) -> None:
+    def __init__(self, handler: KimiLLM, kwargs: dict[str, Any], *, collected: bool = False) -> None:
         self.model: str = kwargs["model"]
         self._handler = handler
         with self.translating():
@@ -87,6 +87,7 @@ class _Call:
                 litellm_params=kwargs.get("litellm_params"),
                 timeout=kwargs.get("timeout"),
                 api_key=kwargs.get("api_key"),
+                collected=collected,
             )
 
     @contextmanager
@@ -192,7 +193,7 @@ class KimiLLM(CustomLLM):  # type: ignore[misc]  # litellm is not followed by my
 
     async def acompletion(self, *args: Any, **kwargs: Any) -> ModelResponse:
         """One whole answer."""
-        call = _Call(self, kwargs)
+        call = _Call(self, kwargs, collected=True)
         with call.translating():
             answer = await call.answer()
             async with aclosing(call.events()) as events:

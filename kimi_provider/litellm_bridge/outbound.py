@@ -64,6 +64,8 @@ class Answer:
                 return chunk
             case ev.Finished(reason=reason):
                 return self._chunk(Delta(content=None), finish_reason=reason)
+            case ev.ToolCallDelta():
+                return self._chunk(Delta(content=None, role="assistant", tool_calls=[_call_delta(event)]))
         if not (text or thinking or fields):
             return None
         return self._chunk(
@@ -120,6 +122,7 @@ async def collect(events: AsyncIterator[ev.Event], answer: Answer) -> ModelRespo
     text: list[str] = []
     thinking: list[str] = []
     found: list[Mapping[str, Any]] = []
+    calls: dict[int, Json] = {}
     usage = ev.Usage(prompt_tokens=0, completion_tokens=0)
     reason: ev.FinishReason = "stop"
     async for event in events:
@@ -127,14 +130,20 @@ async def collect(events: AsyncIterator[ev.Event], answer: Answer) -> ModelRespo
             usage = event
         elif isinstance(event, ev.Finished):
             reason = event.reason
+        elif isinstance(event, ev.ToolCallDelta):
+            call = calls.setdefault(event.index, {"id": event.id, "type": "function", "function": {"name": event.name}})
+            call["function"].setdefault("arguments", []).append(event.arguments)
         said, thought, fields = answer.say(event)
         text.append(said)
         thinking.append(thought)
         if fields:
             found.append(fields)
+    for call in calls.values():
+        call["function"]["arguments"] = "".join(call["function"]["arguments"])
     message = LiteLLMMessage(
         role="assistant",
-        content="".join(text),
+        content="".join(text) or (None if calls else ""),
+        tool_calls=[calls[index] for index in sorted(calls)] or None,
         reasoning_content="".join(thinking) or None,
         annotations=answer.citing.annotations or None,
         provider_specific_fields=citing.joined(found) or None,
@@ -146,6 +155,11 @@ async def collect(events: AsyncIterator[ev.Event], answer: Answer) -> ModelRespo
         choices=[Choices(index=0, finish_reason=reason, message=message)],
         usage=_usage(usage),
     )
+
+
+def _call_delta(event: ev.ToolCallDelta) -> Json:
+    function = {"name": event.name, "arguments": event.arguments}
+    return {"index": event.index, "id": event.id, "type": "function", "function": function}
 
 
 def attach_headers(response: Any, headers: Mapping[str, str]) -> None:

@@ -51,5 +51,5 @@ def _row(provider: str, spec: ModelSpec) -> dict[str, Any]:
         "supports_web_search": True,
         "supports_vision": True,
         "supports_pdf_input": True,
-        "supports_function_calling": False,
+        "supports_function_calling": True,
     }

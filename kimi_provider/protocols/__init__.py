@@ -15,6 +15,9 @@ from ..events import Event
 from ..upstream import ModelSpec
 from ..web import Sendable, Session
 
+#: What becomes of citation marks (protocol C.7): `[n]` with its source, nothing, or they stay as they are.
+Marks = Literal["cite", "drop", "keep"]
+
 #: A unary call that takes longer is of no use to anyone who waits for it.
 UNARY_TIMEOUT_S: Final = 30.0
 
@@ -47,9 +50,10 @@ class UploadedFile:
 class Turn:
     """One message to the service.
 
-    `effort` is the service's own value (`REASONING_EFFORT_LOW`) or None. `files` were uploaded to the same account over
-    the same protocol. `chat_id` and `parent_id` continue a chat (protocol E.1); without them a new one is opened.
-    `deadline` is in loop time.
+    `effort` is the service's own value (`REASONING_EFFORT_LOW`) or None. `marks` is what becomes of citation
+    marks. `system_prompt` is the option of that name,
+    which only Connect has (protocol C.2). `files` were uploaded to the same account over the same protocol. `chat_id`
+    and `parent_id` continue a chat (protocol E.1); without them a new one is opened. `deadline` is in loop time.
     """
 
     prompt: str
@@ -58,6 +62,8 @@ class Turn:
     effort: str | None
     search: bool
     deadline: float
+    marks: Marks = "cite"
+    system_prompt: str | None = None
     files: tuple[UploadedFile, ...] = ()
     chat_id: str | None = None
     parent_id: str | None = None

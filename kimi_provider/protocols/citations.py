@@ -3,8 +3,8 @@
 Law: text in, in any pieces; text without marks out, at once unless it could still be the beginning of a mark. Held
 back is only what follows an open start sign or a `[` that can still become a mark, never across a line and never more
 than `hold_chars`. Sign marks and `[^N^]` that resolve to nothing are dropped; `[[...]]` is a mark only when it
-resolves, for it is also how code and lists are written. `n` counts sources in the order of their first use. A `silent`
-answer keeps none of them: every mark is dropped and nothing is cited.
+resolves, for it is also how code and lists are written. `n` counts sources in the order of their first use. Marks may
+also be dropped, with nothing cited, or kept as they came, where text is no prose and what looks like a mark is none.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from ..events import Citation, Event, Source, TextDelta
 from ..upstream import Citations
+from . import Marks
 from .sources import Sources
 
 #: What a reference looks like: `web_search:1#0`, or a plain number.
@@ -49,9 +50,9 @@ def _patterns(signs: Citations) -> tuple[re.Pattern[str], re.Pattern[str], re.Pa
 class CitationResolver:
     """Marks of one answer; give it the answer's text in order."""
 
-    def __init__(self, signs: Citations, sources: Sources, *, silent: bool = False) -> None:
+    def __init__(self, signs: Citations, sources: Sources, *, marks: Marks = "cite") -> None:
         self._sources = sources
-        self._silent = silent
+        self._marks = marks
         self._hold_chars = signs.hold_chars
         self._start = frozenset(signs.start)
         self._end = frozenset(signs.end)
@@ -61,6 +62,8 @@ class CitationResolver:
 
     def is_plain(self, text: str) -> bool:
         """Whether `text` may go out as it is: nothing is held back and no sign is in it. Costs next to nothing."""
+        if self._marks == "keep":
+            return True
         # The signs are never ASCII (checked by `upstream.Citations`).
         if text.isascii():
             return "[" not in text and not self._held
@@ -92,7 +95,7 @@ class CitationResolver:
                 break
             kept, sources, at = mark
             plain.append(kept)
-            for source in () if self._silent else sources:
+            for source in sources if self._marks == "cite" else ():
                 number = self._numbers.setdefault(source.url, len(self._numbers) + 1)
                 out += (TextDelta("".join((*plain, f"[{number}]"))), Citation(number=number, source=source))
                 plain.clear()

@@ -446,7 +446,7 @@ def test_files_and_documents_as_a_library(simulator: Simulator, tmp_path: Path) 
         paper = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": data}}
         turn = [{"role": "user", "content": [document, paper, {"type": "text", "text": "What?"}]}]
         async def messages():
-            return await litellm.anthropic.messages.acreate(model=MODEL, max_tokens=9, messages=turn)
+            return await litellm.anthropic.messages.acreate(model=MODEL, max_tokens=4000, messages=turn)
         print(asyncio.run(messages())["content"][0]["text"])
         print(hashlib.sha256(pdf).hexdigest())
         """,

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kimi_provider.events import Citation, Event, TextDelta, merged
+from kimi_provider.protocols import Marks
 from kimi_provider.protocols.citations import CitationResolver
 from kimi_provider.protocols.sources import Sources
 
@@ -23,19 +24,19 @@ CARDS = [
 ]
 
 
-def resolver(*, silent: bool = False) -> CitationResolver:
+def resolver(*, marks: Marks = "cite") -> CitationResolver:
     sources = Sources()
     list(sources.add_results(CARDS))
-    return CitationResolver(UPSTREAM.citations, sources, silent=silent)
+    return CitationResolver(UPSTREAM.citations, sources, marks=marks)
 
 
-def resolve(*pieces: str, silent: bool = False) -> tuple[str, list[tuple[int, str]]]:
+def resolve(*pieces: str, marks: Marks = "cite") -> tuple[str, list[tuple[int, str]]]:
     """Text and citations; checks that each citation stands right behind its `[n]`."""
-    marks = resolver(silent=silent)
+    reader = resolver(marks=marks)
     events: list[Event] = []
     for piece in filter(None, pieces):
-        events += [TextDelta(piece)] if marks.is_plain(piece) else marks.feed(piece)
-    events += marks.flush()
+        events += [TextDelta(piece)] if reader.is_plain(piece) else reader.feed(piece)
+    events += reader.flush()
     text, cited = "", []
     for event in events:
         if isinstance(event, TextDelta):
@@ -123,8 +124,8 @@ def test_a_silent_answer_has_the_same_text_without_marks(text: str) -> None:
     wanted, cited = CASES[text]
     for number, _ in cited:
         wanted = wanted.replace(f"[{number}]", "", 1)
-    assert resolve(text, silent=True) == (wanted, [])
-    assert resolve(*text, silent=True) == (wanted, [])
+    assert resolve(text, marks="drop") == (wanted, [])
+    assert resolve(*text, marks="drop") == (wanted, [])
 
 
 @settings(deadline=None)

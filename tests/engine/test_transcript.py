@@ -8,17 +8,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kimi_provider.errors import BadRequest
-from kimi_provider.request import FilePart, Message, Role, TextPart, ToolCall
+from kimi_provider.request import FilePart, Message, Role, TextPart, ToolCall, ToolSpec
+from kimi_provider.tools import Toolbox
 from kimi_provider.transcript import ASSISTANT, TOOL, USER, Prompt, TranscriptGuard, flatten
+from kimi_provider.upstream import Upstream
+
+TOOLS = Upstream.load().tools
+BOX = Toolbox((), TOOLS)
 
 
 def said(role: Role, *texts: str, calls: tuple[ToolCall, ...] = ()) -> Message:
     return Message(role=role, parts=tuple(TextPart(text=text) for text in texts), tool_calls=calls)
 
 
+def result(text: str, *, failed: bool = False) -> Message:
+    return Message(role="tool", parts=(TextPart(text=text),), tool_call_id="c1", is_error=failed)
+
+
 def body_of(*messages: Message) -> str:
     """The transcript without its introduction, which is prose."""
-    prompt = flatten(messages)
+    prompt = flatten(messages, BOX)
     assert prompt.guarded
     paragraphs = prompt.text.split("\n\n")
     introduction = next(at for at, text in enumerate(paragraphs) if text.startswith("The conversation so far"))
@@ -38,7 +47,7 @@ def body_of(*messages: Message) -> str:
     ],
 )
 def test_a_lone_question_goes_as_it_is_behind_the_system_text(messages: tuple[Message, ...], text: str) -> None:
-    prompt = flatten(messages)
+    prompt = flatten(messages, BOX)
     assert (prompt.text, prompt.guarded) == (text, False)
 
 
@@ -58,18 +67,18 @@ CALL = ToolCall(id="c1", name="add", arguments='{"a":1}')
         ),
         ((said("assistant", "Welcome"),), "...\n\n[ASSISTANT]\nWelcome\n\n[ASSISTANT]"),
         (
-            (said("user", "Add"), said("assistant", calls=(CALL,)), said("tool", "2")),
-            '...\n\n[USER]\nAdd\n\n[ASSISTANT]\n(called add with {"a":1})\n\n[TOOL RESULT]\n2\n\n[ASSISTANT]',
+            (said("user", "Add"), said("assistant", calls=(CALL,)), result("2")),
+            f"...\n\n[USER]\nAdd\n\n[ASSISTANT]\n{BOX.calls_text([CALL])}\n\n[TOOL RESULT for c1]\n2\n\n[ASSISTANT]",
         ),
         (
-            (said("user", "Add"), said("assistant", "So:", calls=(CALL, CALL)), said("tool", "2"), said("tool", "2")),
-            '...\n\n[USER]\nAdd\n\n[ASSISTANT]\nSo:\n(called add with {"a":1})\n(called add with {"a":1})'
-            "\n\n[TOOL RESULT]\n2\n\n[TOOL RESULT]\n2\n\n[ASSISTANT]",
+            (said("user", "Add"), said("assistant", "So:", calls=(CALL, CALL)), result("2"), result("no", failed=True)),
+            f"...\n\n[USER]\nAdd\n\n[ASSISTANT]\nSo:\n\n{BOX.calls_text([CALL, CALL])}"
+            "\n\n[TOOL RESULT for c1]\n2\n\n[TOOL RESULT for c1: failed]\nno\n\n[ASSISTANT]",
         ),
         # A tool that printed nothing has answered all the same.
         (
-            (said("user", "Add"), said("assistant", calls=(CALL,)), said("tool", "")),
-            '...\n\n[USER]\nAdd\n\n[ASSISTANT]\n(called add with {"a":1})\n\n[TOOL RESULT]\n\n\n[ASSISTANT]',
+            (said("user", "Add"), said("assistant", calls=(CALL,)), result("")),
+            f"...\n\n[USER]\nAdd\n\n[ASSISTANT]\n{BOX.calls_text([CALL])}\n\n[TOOL RESULT for c1]\n\n[ASSISTANT]",
         ),
     ],
 )
@@ -78,7 +87,7 @@ def test_a_history_becomes_a_transcript_with_an_open_turn(messages: tuple[Messag
 
 
 def test_the_introduction_names_the_headers_it_uses() -> None:
-    text = flatten((said("user", "Hi"), said("assistant", "Hello"), said("user", "Bye"))).text
+    text = flatten((said("user", "Hi"), said("assistant", "Hello"), said("user", "Bye")), BOX).text
     assert USER in text.split("\n\n")[0]
     assert ASSISTANT in text.split("\n\n")[0]
     assert text.endswith(f"\n\n{ASSISTANT}")
@@ -90,8 +99,22 @@ def test_the_introduction_names_the_headers_it_uses() -> None:
 )
 def test_nothing_to_answer_is_the_callers_fault(messages: tuple[Message, ...]) -> None:
     with pytest.raises(BadRequest, match="no text") as caught:
-        flatten(messages)
+        flatten(messages, BOX)
     assert caught.value.cure()
+
+
+def test_tools_are_described_behind_the_system_text() -> None:
+    box = Toolbox((ToolSpec(name="add", description="Adds."),), TOOLS)
+    prompt = flatten((said("system", "Be brief."), said("user", "Hi")), box, instructions="As JSON.")
+    assert prompt.text == f"Be brief.\n\n{box.instructions}\n\nAs JSON.\n\nHi"
+    assert prompt.guarded
+
+
+def test_a_dialects_example_stands_before_the_history() -> None:
+    box = Toolbox((ToolSpec(name="add"),), TOOLS, dialect="action")
+    text = flatten((said("user", "Hi"),), box).text
+    assert [turn.text in text for turn in box.example] == [True] * len(box.example)
+    assert text.endswith(f"{USER}\nHi\n\n{ASSISTANT}")
 
 
 PICTURE = FilePart(kind="image", source="https://example.com/a.png")
@@ -100,17 +123,24 @@ LABELS = {PICTURE: "image 1: a.png"}
 
 def test_a_file_beside_a_lone_message_leaves_its_text_as_it_is() -> None:
     lone = Message(role="user", parts=(TextPart(text="What is this?"), PICTURE))
-    assert flatten((lone,), LABELS) == Prompt(text="What is this?", guarded=False)
+    assert flatten((lone,), BOX, LABELS) == Prompt(text="What is this?", guarded=False)
+
+
+def test_files_between_texts_of_a_lone_message_keep_their_order() -> None:
+    other = FilePart(kind="image", source="https://example.com/b.png")
+    lone = Message(role="user", parts=(TextPart(text="This"), PICTURE, TextPart(text="or this"), other))
+    prompt = flatten((lone,), BOX, {**LABELS, other: "image 2: b.png"})
+    assert prompt.text == "This\n[image 1: a.png]\nor this\n[image 2: b.png]"
 
 
 def test_a_message_of_a_file_alone_can_be_answered() -> None:
     lone = Message(role="user", parts=(PICTURE,))
-    assert flatten((lone,), LABELS) == Prompt(text="[image 1: a.png]", guarded=False)
+    assert flatten((lone,), BOX, LABELS) == Prompt(text="[image 1: a.png]", guarded=False)
 
 
 def test_a_transcript_says_where_each_file_stood() -> None:
     shown = Message(role="user", parts=(TextPart(text="Before"), PICTURE, TextPart(text="after")))
-    prompt = flatten((shown, said("assistant", "A cat."), said("user", "Which colour?")), LABELS)
+    prompt = flatten((shown, said("assistant", "A cat."), said("user", "Which colour?")), BOX, LABELS)
     assert f"{USER}\nBefore\n[image 1: a.png]\nafter\n\n{ASSISTANT}\nA cat." in prompt.text
 
 

@@ -7,6 +7,6 @@ from typing import Any
 ASK = [{"role": "user", "content": "Weather in Oslo?"}]
 BODIES: dict[str, tuple[str, dict[str, Any]]] = {
     "chat": ("/v1/chat/completions", {"messages": ASK}),
-    "messages": ("/v1/messages", {"messages": ASK, "max_tokens": 99}),
+    "messages": ("/v1/messages", {"messages": ASK, "max_tokens": 4000}),
     "responses": ("/v1/responses", {"input": "Weather in Oslo?"}),
 }

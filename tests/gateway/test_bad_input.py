@@ -28,7 +28,7 @@ PARTS = [{"type": "text", "text": "What is this?"}, IMAGE]
         (
             "/v1/messages",
             {
-                "max_tokens": 9,
+                "max_tokens": 4000,
                 "messages": [
                     {
                         "role": "user",
@@ -42,7 +42,7 @@ PARTS = [{"type": "text", "text": "What is this?"}, IMAGE]
             400,
             "Message 1, part 2: it is given as an image",
         ),
-        ("/v1/messages", {"max_tokens": 9, "messages": []}, 400, "messages is empty"),
+        ("/v1/messages", {"max_tokens": 4000, "messages": []}, 400, "messages is empty"),
         (
             "/v1/responses",
             {
@@ -75,7 +75,7 @@ def test_a_wrong_request(
 @pytest.mark.parametrize("path", [CHAT, "/v1/messages", "/v1/responses"])
 @pytest.mark.parametrize("name", ["kimi-k2.7", "kimi/kimi-thinkin", "kimi-unknown"])
 def test_an_unknown_model_is_404_with_near_names(gateway: Gateway, simulator: Simulator, path: str, name: str) -> None:
-    body = {"model": name, "messages": ASK, "input": "Hi", "max_tokens": 9}
+    body = {"model": name, "messages": ASK, "input": "Hi", "max_tokens": 4000}
     answer = gateway.http.post(path, json=body)
     assert answer.status_code == 404, answer.text
     assert "Near names: kimi" in answer.text

@@ -150,10 +150,10 @@ class World:
                 chunks = self.oai.chat.completions.create(model="kimi", messages=turn, stream=True)
                 return "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
             case "messages", False:
-                message = self.claude.messages.create(model="kimi", max_tokens=99, messages=turn)
+                message = self.claude.messages.create(model="kimi", max_tokens=4000, messages=turn)
                 return "".join(block.text for block in message.content if block.type == "text")
             case "messages", True:
-                with self.claude.messages.stream(model="kimi", max_tokens=99, messages=turn) as events:
+                with self.claude.messages.stream(model="kimi", max_tokens=4000, messages=turn) as events:
                     return "".join(events.text_stream)
             case "responses", False:
                 return self.oai.responses.create(model="kimi", input=turn).output_text
@@ -379,7 +379,7 @@ def test_files_of_an_anthropic_tool_result(world: World) -> None:
     result = [{"type": "text", "text": "Seen:"}, source(image, "image"), source(pdf, "document", title="R")]
     world.claude.messages.create(
         model="kimi",
-        max_tokens=99,
+        max_tokens=4000,
         tools=tool,
         messages=[
             {"role": "user", "content": "Look."},
@@ -490,7 +490,7 @@ def test_files_do_not_count_by_their_length(world: World) -> None:
     file = {"type": "file", "file": {"file_data": pdf.data_url}}
     chat = world.oai.chat.completions.create(model="kimi", messages=[{"role": "user", "content": [TEXT["chat"], file]}])  # type: ignore[list-item]
     turn: Any = [{"role": "user", "content": [TEXT["messages"], source(pdf, "document")]}]
-    message = world.claude.messages.create(model="kimi", max_tokens=99, messages=turn)
+    message = world.claude.messages.create(model="kimi", max_tokens=4000, messages=turn)
     counted = world.claude.messages.count_tokens(model="kimi", messages=turn)
     part = types.Part.from_bytes(data=pdf.data, mime_type=pdf.media_type)
     gemini = world.google.models.count_tokens(model="kimi", contents=["What is this?", part])
@@ -515,7 +515,7 @@ def chat(part: Any) -> tuple[str, dict[str, Any]]:
 
 def messages(part: Any) -> tuple[str, dict[str, Any]]:
     return "/v1/messages", {
-        "max_tokens": 9,
+        "max_tokens": 4000,
         "system": "Be brief.",
         "messages": [{"role": "user", "content": [TEXT["messages"], part]}],
     }
@@ -671,7 +671,7 @@ def test_the_place_counts_as_the_caller_does(world: World) -> None:
     broken = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "*" * 200}}
     body = {
         "model": "kimi",
-        "max_tokens": 9,
+        "max_tokens": 4000,
         "system": "Be brief.",
         "messages": [
             {"role": "user", "content": "Look."},

@@ -93,9 +93,9 @@ REQUESTS: list[tuple[str, str, dict[str, Any] | None]] = [
     ("POST", "/v1/chat/completions", {"model": "theirs", "messages": []}),
     ("POST", "/v1/chat/completions", {"model": "broken", "messages": ASK}),
     ("POST", "/v1/chat/completions", {"model": "gpt-nothing", "messages": ASK}),
-    ("POST", "/v1/messages", {"model": "theirs", "messages": ASK, "max_tokens": 9}),
-    ("POST", "/v1/messages", {"model": "theirs", "messages": [], "max_tokens": 9}),
-    ("POST", "/v1/messages", {"model": "their-llama", "messages": ASK, "max_tokens": 9, "stream": True}),
+    ("POST", "/v1/messages", {"model": "theirs", "messages": ASK, "max_tokens": 4000}),
+    ("POST", "/v1/messages", {"model": "theirs", "messages": [], "max_tokens": 4000}),
+    ("POST", "/v1/messages", {"model": "their-llama", "messages": ASK, "max_tokens": 4000, "stream": True}),
     ("POST", "/v1/responses", {"model": "theirs", "input": "Hi"}),
     ("POST", "/v1/responses", {"model": "theirs", "input": "Hi", "stream": True}),
     ("POST", "/v1beta/models/theirs:generateContent", GEMINI),
@@ -200,7 +200,7 @@ def guest(
         ("/v1/chat/completions", {"messages": ASK, "use_search": True}, False, True),
         (
             "/v1/messages",
-            {"messages": ASK, "max_tokens": 9, "thinking": {"type": "enabled", "budget_tokens": 2000}},
+            {"messages": ASK, "max_tokens": 4000, "thinking": {"type": "enabled", "budget_tokens": 2000}},
             True,
             False,
         ),
@@ -247,7 +247,7 @@ def test_unknown_parameters_are_reported(guest: BareLiteLLM, simulator: Simulato
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_a_dead_token_names_its_cure_every_time(guest: BareLiteLLM, path: str, stream: bool) -> None:
-    body = {"model": "dead", "messages": ASK, "input": "Hi", "max_tokens": 9, "stream": stream}
+    body = {"model": "dead", "messages": ASK, "input": "Hi", "max_tokens": 4000, "stream": stream}
     for _ in range(4):
         answer = guest.http.post(path, json=body)
         assert answer.status_code == 401, answer.text
@@ -260,7 +260,7 @@ def test_a_dead_token_names_its_cure_every_time(guest: BareLiteLLM, path: str, s
 def test_the_pool_never_answers_for_an_account_that_is_not_there(
     guest: BareLiteLLM, simulator: Simulator, model: str, path: str, stream: bool
 ) -> None:
-    body: dict[str, Any] = {"model": model, "messages": ASK, "input": "Hi", "max_tokens": 9, "stream": stream}
+    body: dict[str, Any] = {"model": model, "messages": ASK, "input": "Hi", "max_tokens": 4000, "stream": stream}
     if path == "generateContent":
         path, body = f"/v1beta/models/{model}:{'streamGenerateContent' if stream else path}", GEMINI
     answer = guest.http.post(path, json=body)

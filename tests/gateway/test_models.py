@@ -148,7 +148,7 @@ def test_names_behind_the_wildcard(
         body = {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]}
         answer = shipped.http.post(path.format(name) + ":generateContent", json=body)
     else:
-        answer = shipped.http.post(path, json={"model": name, "messages": ASK, "input": "Hi", "max_tokens": 99})
+        answer = shipped.http.post(path, json={"model": name, "messages": ASK, "input": "Hi", "max_tokens": 4000})
     assert answer.status_code == 200, answer.text
     (body,) = simulator.chat_bodies()
     assert body["options"].get("model") == model
@@ -204,7 +204,7 @@ def test_googles_client(shipped: Gateway) -> None:
     [("kimi-k2", "kimi-k2.6"), ("kimi-k2-thinking-search", "kimi-k2.6-thinking-search"), ("moonshot-v1-8k", "kimi")],
 )
 def test_a_retired_name_is_404_with_its_successor(shipped: Gateway, path: str, name: str, instead: str) -> None:
-    body = {"model": name, "messages": ASK, "input": "Hi", "max_tokens": 9}
+    body = {"model": name, "messages": ASK, "input": "Hi", "max_tokens": 4000}
     answer = shipped.http.post(path, json=body)
     assert answer.status_code == 404, answer.text
     assert f"retired: Kimi's web chat no longer has it. Use {instead}." in answer.text

@@ -12,8 +12,8 @@ ASK = [{"role": "user", "content": "Hi"}]
 CALLS = [
     ("/v1/chat/completions", {"model": "kimi", "messages": ASK}),
     ("/v1/chat/completions", {"model": "kimi", "messages": ASK, "stream": True}),
-    ("/v1/messages", {"model": "kimi", "messages": ASK, "max_tokens": 99}),
-    ("/v1/messages", {"model": "kimi", "messages": ASK, "max_tokens": 99, "stream": True}),
+    ("/v1/messages", {"model": "kimi", "messages": ASK, "max_tokens": 4000}),
+    ("/v1/messages", {"model": "kimi", "messages": ASK, "max_tokens": 4000, "stream": True}),
     ("/v1/responses", {"model": "kimi", "input": "Hi"}),
     ("/v1/responses", {"model": "kimi", "input": "Hi", "stream": True}),
     ("/v1beta/models/kimi:generateContent", {"contents": [{"parts": [{"text": "Hi"}]}]}),

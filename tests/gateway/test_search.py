@@ -235,7 +235,7 @@ GEMINI = "/v1beta/models/kimi:generateContent"
 GEMINI_SEARCH = "/v1beta/models/kimi-search:generateContent"
 SHAPES: dict[str, dict[str, Any]] = {
     CHAT: {"messages": ASK},
-    MESSAGES: {"messages": ASK, "max_tokens": 99},
+    MESSAGES: {"messages": ASK, "max_tokens": 4000},
     RESPONSES: {"input": "Weather?"},
     GEMINI: {"contents": [{"parts": [{"text": "Weather?"}]}]},
 }
@@ -396,7 +396,7 @@ def test_openai_responses_take_broken_silence(oai: openai.OpenAI) -> None:
 
 @pytest.mark.usefixtures("silence")
 def test_anthropic_takes_broken_silence(claude: anthropic.Anthropic) -> None:
-    with claude.messages.stream(model=SLOW, max_tokens=99, messages=ASK) as stream:
+    with claude.messages.stream(model=SLOW, max_tokens=4000, messages=ASK) as stream:
         assert stream.get_final_text() == SAID
 
 

@@ -95,7 +95,7 @@ def test_official_sdks_with_their_default_hosts(world: World) -> None:
 def test_curl(world: World, version: str) -> None:
     body = {
         "model": "claude-opus-4-8",
-        "max_tokens": 99,
+        "max_tokens": 4000,
         "stream": True,
         "messages": [{"role": "user", "content": "Hi"}],
     }

@@ -61,7 +61,7 @@ class ConnectProtocol:
                 kind = response.headers.get("content-type", "").lower()
                 decoder: ChatDecoder | Refusal
                 if response.status_code == 200 and not kind.startswith(_NOT_ENVELOPES):
-                    decoder = ChatDecoder(self._upstream, account=session.account, silent=turn.spec.silent)
+                    decoder = ChatDecoder(self._upstream, account=session.account, marks=turn.marks)
                 else:
                     meaning = partial(_meaning, url=url, upstream=self._upstream, account=session.account)
                     decoder = Refusal(response.status_code, response.headers, meaning)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from ...events import Event, SearchResults, Source, TextDelta, ThinkingDelta
 from ...upstream import Upstream
+from .. import Marks
 from ..citations import CitationResolver
 from ..sources import Sources
 from .blocks import Block, TextBlock, ToolBlock
@@ -28,10 +29,10 @@ _SILENT: Final = frozenset(("id", "parentId", "messageId", "message_id", "multiS
 class Answer:
     """All that one answer has said so far. Events go to `out`, in order."""
 
-    def __init__(self, upstream: Upstream, out: list[Event], *, silent: bool = False) -> None:
+    def __init__(self, upstream: Upstream, out: list[Event], *, marks: Marks = "cite") -> None:
         self._out = out
         self._sources = Sources()
-        self.citations = CitationResolver(upstream.citations, self._sources, silent=silent)
+        self.citations = CitationResolver(upstream.citations, self._sources, marks=marks)
         self._search_tool_names = upstream.connect.search_tool_names
         self._texts: dict[tuple[str, str, str], TextBlock] = {}
         self._tools: dict[tuple[str, str], ToolBlock] = {}

@@ -20,6 +20,7 @@ import orjson
 from ...errors import ContentFiltered, KimiError, ProtocolError, UpstreamError
 from ...events import ChatOpened, Event, Finished, Notice
 from ...upstream import Upstream
+from .. import Marks
 from ..failures import from_wire, shown
 from .answer import Answer
 from .envelope import END_STREAM
@@ -30,11 +31,11 @@ log: Final = logging.getLogger(__name__)
 class FrameReducer:
     """State of one answer; events go to `out`, in order. Methods raise KimiError where the answer fails."""
 
-    def __init__(self, upstream: Upstream, account: str | None, *, silent: bool = False) -> None:
+    def __init__(self, upstream: Upstream, account: str | None, *, marks: Marks = "cite") -> None:
         self._upstream = upstream
         self._account = account
         self.out: list[Event] = []
-        self.answer = Answer(upstream, self.out, silent=silent)
+        self.answer = Answer(upstream, self.out, marks=marks)
         self._assistants: set[str] = set()
         self._assistant = ""
         self._others: set[str] = set()

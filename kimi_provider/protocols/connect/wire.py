@@ -16,7 +16,7 @@ import orjson
 from ...errors import KimiError
 from ...events import Event
 from ...upstream import Upstream
-from .. import Turn
+from .. import Marks, Turn
 from .blocks import Block
 from .envelope import EnvelopeDecoder, encode
 from .reducer import FrameReducer
@@ -35,6 +35,8 @@ def chat_body(turn: Turn, upstream: Upstream) -> bytes:
     options["enable_plugin"] = spec.enable_plugin
     if spec.context_length:
         options["context_length"] = spec.context_length
+    if turn.system_prompt:
+        options["system_prompt"] = turn.system_prompt
     message: dict[str, Any] = {
         "role": "user",
         "blocks": [
@@ -58,10 +60,10 @@ def chat_body(turn: Turn, upstream: Upstream) -> bytes:
 
 
 class ChatDecoder(FrameReducer):
-    """Implements `pump.Decoder` for one answer; `account` goes into errors, a `silent` answer is text without marks."""
+    """Implements `pump.Decoder` for one answer; `account` goes into errors."""
 
-    def __init__(self, upstream: Upstream, *, account: str | None = None, silent: bool = False) -> None:
-        super().__init__(upstream, account, silent=silent)
+    def __init__(self, upstream: Upstream, *, account: str | None = None, marks: Marks = "cite") -> None:
+        super().__init__(upstream, account, marks=marks)
         self._frames = EnvelopeDecoder(upstream.connect.max_frame_bytes)
 
     def feed(self, chunk: bytes) -> Iterable[Event]:

@@ -90,7 +90,7 @@ class RestProtocol:
         if chat_id is None:
             chat_id = await self._create(agent, session, turn.deadline)
             yield [ChatOpened(chat_id=chat_id)]
-        answer = Answer(self._upstream, session.account, silent=turn.spec.silent)
+        answer = Answer(self._upstream, session.account, marks=turn.marks)
         body = completion_body(turn, agent)
         for left in reversed(range(self._upstream.rest.max_continues + 1)):
             decoder = AnswerDecoder(self._upstream, account=session.account, answer=answer, may_continue=left > 0)

@@ -14,6 +14,7 @@ from typing import Any, Final
 from ...errors import ContentFiltered, KimiError, UpstreamError
 from ...events import ChatOpened, Event, Finished, FinishReason, SearchResults, Source, TextDelta, ThinkingDelta
 from ...upstream import Upstream
+from .. import Marks
 from ..citations import CitationResolver
 from ..failures import classify
 from ..refusals import error_object
@@ -26,12 +27,12 @@ _QUERY_FIELDS: Final = ("queries", "keywords", "query")
 class Answer:
     """All that one answer has said so far. Events go to `out`, in order."""
 
-    def __init__(self, upstream: Upstream, account: str | None = None, *, silent: bool = False) -> None:
+    def __init__(self, upstream: Upstream, account: str | None = None, *, marks: Marks = "cite") -> None:
         self._upstream = upstream
         self.account = account
         self.out: list[Event] = []
         self._sources = Sources()
-        self._citations = CitationResolver(upstream.citations, self._sources, silent=silent)
+        self._citations = CitationResolver(upstream.citations, self._sources, marks=marks)
         self._queries: set[str] = set()
         self._results = 0
         self._in_thinking_zone = False
