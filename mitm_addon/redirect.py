@@ -22,7 +22,7 @@ from mitmproxy.proxy import layer, layers
 from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
-from . import bodies, options, rewrite
+from . import bodies, heap, options, rewrite
 from .gateway import Watch
 from .pinning import Client, Pinned
 from .replies import SERVED_BY, Caller, Failure
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 _CALLER = "kimi_caller"
 #: The same, for calls that we have answered ourselves.
 _ANSWERED = "kimi_answered"
+#: Bodies from this size on are worth some care for memory.
+_LARGE_BYTES = 4 * 1024 * 1024
 #: Bodies up to this size are rewritten on the event loop, in less than 5 ms.
 _INLINE_BYTES = 256 * 1024
 
@@ -316,6 +318,9 @@ class Redirector:
         if _CALLER in flow.metadata:
             kept = [field for field in response.headers.fields if field[0].lower() not in _KEPT_BACK]
             response.headers.fields = (*kept, (SERVED_BY.encode(), b"kimi-gateway"))
+            if len(flow.request.raw_content or b"") >= _LARGE_BYTES:
+                # It has been sent; an answer may take minutes, and mitmproxy's flows outlive it.
+                flow.request.raw_content = None
         elif self._listed(flow.server_conn.address, flow.client_conn.sni, flow.request.host) is not None:
             # HTTP/3 would go round this proxy.
             response.headers.pop("alt-svc", None)
@@ -366,6 +371,8 @@ class Redirector:
         self.tally.redirected += 1
 
     def _rewritten(self, body: bytes, encodings: str, caller: Caller) -> bytes:
+        if len(body) >= _LARGE_BYTES:
+            heap.give_back()
         body = bodies.plain(body, encodings, self._settings().max_body_bytes)
         # Gemini's name is in the path; its body has none of its own.
         return body if caller.dialect == "gemini" else rewrite.model(body, self._rename)

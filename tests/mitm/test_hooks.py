@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from mitmproxy import exceptions, io
 from mitmproxy.addons import dumper, proxyserver
 from mitmproxy.http import Headers
 from mitmproxy.test import taddons, tflow, tutils
 
+from mitm_addon import rewrite
 from mitm_addon.gateway import Gateway, GatewayError, Watch
 from mitm_addon.pinning import Client, Pinned
 from mitm_addon.redirect import Redirector
@@ -110,6 +114,63 @@ def test_nothing_is_decided_before_it_runs(monkeypatch: pytest.MonkeyPatch) -> N
         assert unlisted.response.status_code == 500
 
 
+_TOKENS = st.text("abcdefghijklmnopqrstuvwxyzABCXYZ0123456789-_", min_size=1, max_size=20)
+_PATHS = st.lists(
+    st.sampled_from(["v1", "v1beta", "openai", "chat", "completions", "responses", "messages", "models", "deployments"])
+    | st.sampled_from(["", ".", "..", "%2e%2e", "gemini:generateContent", "gpt-5", "%C3%A9", "%0d%0aX:y", "files"])
+    | _TOKENS,
+    max_size=6,
+).map(lambda parts: "/" + "/".join(parts))
+_HOSTS = ["api.openai.com", "api.anthropic.com", "generativelanguage.googleapis.com", "x.openai.azure.com", "api.x.ai"]
+
+
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    host=st.sampled_from(_HOSTS),
+    path=_PATHS,
+    names=st.lists(_TOKENS | st.sampled_from(["Authorization", "X-API-KEY", "api-key", "x-goog-api-key", "cookie"])),
+    query=st.lists(st.tuples(_TOKENS, st.sampled_from(["", "=", "=" + CANARY, "=sse", "=a%26key=" + CANARY]))),
+    strict=st.booleans(),
+)
+def test_a_call_is_answered_or_stripped_or_untouched(
+    addon: Redirector, host: str, path: str, names: list[str], query: list[tuple[str, str]], strict: bool
+) -> None:
+    assert addon._config is not None
+    addon._config = replace(addon._config, strict=strict)
+    whole = path + ("?" + "&".join(name + value for name, value in query) if query else "")
+    fields = [
+        (b"Host", host.encode()),
+        *((name.encode(), CANARY.encode()) for name in names if name.lower() not in _OURS),
+    ]
+    made = tflow.tflow(
+        req=tutils.treq(
+            method=b"POST", host=host, port=443, path=whole.encode(), headers=Headers(fields), content=b"{}"
+        )
+    )
+    before = made.request.copy()
+    through(addon, made)
+    after = made.request
+    if made.response is not None:
+        assert made.response.status_code in (403, 404)
+    elif after.host == host:
+        assert not strict
+        assert after.stream is True
+        assert (after.path, after.headers.fields, after.raw_content) == (whole, before.headers.fields, b"{}")
+    else:
+        assert (after.host, after.port, after.stream) == ("127.0.0.1", 4000, False)
+        allowed = rewrite.PARAMETERS
+        told = "&".join(value for name, value in query if name in allowed)
+        assert CANARY not in str(after.headers.fields)
+        assert CANARY not in after.path.replace(CANARY, "", told.count(f"={CANARY}"))
+        assert not set(after.path) & set(" \r\n")
+        assert len(after.headers.get_all("authorization")) == len(after.headers.get_all("host")) == 1
+
+
+#: Headers that go on, and those that say how a message is framed.
+_OURS = {"content-type", "accept", "user-agent", "anthropic-version", "anthropic-beta", "host", "content-length"}
+_OURS |= {"transfer-encoding", "content-encoding", "expect", "upgrade"}
+
+
 @pytest.mark.parametrize("name", ["stream_large_bodies", "body_size_limit"])
 def test_mitmproxys_size_options_are_refused(name: str) -> None:
     redirector = Redirector(key=GATEWAY_KEY)
@@ -163,10 +224,8 @@ def test_wrong_addresses_of_gateways(url: str) -> None:
 
 
 def test_a_gateway_below_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, addon: Redirector) -> None:
-    addon._config = type(addon._config)(  # type: ignore[misc]
-        **{name: getattr(addon._config, name) for name in addon._config.__slots__}
-        | {"gateway": Gateway.at("https://gateway.example/llm", GATEWAY_KEY)}
-    )
+    assert addon._config is not None
+    addon._config = replace(addon._config, gateway=Gateway.at("https://gateway.example/llm", GATEWAY_KEY))
     made = through(addon, flow())
     assert made.request.pretty_url == "https://gateway.example/llm/v1/responses"
 
