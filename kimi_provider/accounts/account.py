@@ -229,6 +229,10 @@ class Account:
         account.tokens = TokenState(pair=pair, given=given)
         return account
 
+    def homeless(self, upstream: Upstream) -> bool:
+        """Whether it is the simulator's and would meet the service, which it can't: left behind by a try."""
+        return self.simulated and not real_hosts(upstream).isdisjoint((self.base_url, self.auth_url))
+
     def renew_from(self, other: Account) -> None:
         """Live again when the store has another pair than the one that died here."""
         with self.lock:

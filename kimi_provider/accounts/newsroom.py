@@ -13,7 +13,7 @@ from ..errors import Unavailable, of_code
 from ..settings import Settings
 from ..store import StoredAccount, StoredCooldown, Transaction
 from ..upstream import Upstream
-from .account import Account, real_hosts
+from .account import Account
 from .board import Board
 from .cooldowns import Cooldown
 from .durable import removed
@@ -36,7 +36,6 @@ class Newsroom:
 
     def __init__(self, board: Board, settings: Settings, upstream: Upstream) -> None:
         self._board, self._settings, self._upstream = board, settings, upstream
-        self._real_hosts = real_hosts(upstream)
         #: Accounts that the store has had, and the number of the change since when.
         self._known: dict[str, int] = {}
 
@@ -68,9 +67,7 @@ class Newsroom:
             return None
         given = set(rows.accounts.given(row.id))
         account = Account.stored(row.id, row.short_id, pair, given, self._settings, self._upstream)
-        # Left behind by a try with the simulator: it could only be refused.
-        homeless = account.simulated and self._real_hosts.intersection((account.base_url, account.auth_url))
-        return None if homeless else account
+        return None if account.homeless(self._upstream) else account
 
     def learn(self, news: News, *, untold: bool) -> None:
         """Take it over. `untold`: this process has met something that the store does not know yet."""

@@ -155,7 +155,7 @@ class Pool:
         number = 0
         if self._store is not None:
             with self._store.write() as rows:
-                _seed(rows, credential)
+                self._seed(rows, credential)
                 number = rows.accounts.number()
         with self._lock:
             account = self._share(credential)
@@ -285,11 +285,16 @@ class Pool:
         """Seed the store, and know what it has before the first call. Raises Unavailable."""
         with store.write() as rows:
             for credential in credentials:
-                _seed(rows, credential)
+                self._seed(rows, credential)
         changed = weakref.WeakMethod(self._queue.dispatch)
         fleet = Fleet(store, self._board, self._settings, self._upstream, changed)
         fleet.look()
         return fleet
+
+    def _seed(self, rows: Transaction, credential: Credential) -> None:
+        if not Account.of(credential, self._settings, self._upstream).homeless(self._upstream):
+            given = TokenPair(access=credential.access, refresh=credential.refresh)
+            seeded(rows, credential.account_id, given, shared=True)
 
     # --- under the pool's lock ---
 
@@ -316,8 +321,3 @@ class Pool:
         elif account.adopt(credential):
             self._board.load(account).cooldowns.clear()
         return account
-
-
-def _seed(rows: Transaction, credential: Credential) -> None:
-    given = TokenPair(access=credential.access, refresh=credential.refresh)
-    seeded(rows, credential.account_id, given, shared=True)

@@ -290,6 +290,9 @@ async def test_what_the_simulator_left_behind_never_joins_real_accounts(pools: P
     real = Settings(_env_file=None, kimi_state_url=pools.url)  # type: ignore[call-arg]
     pool = Pool(real, UPSTREAM, [Credential.of(refresh=refresh("ada"))], store=pools.store)
     assert [one.id for one in pool.accounts] == ["ada"]
+    pool.add(Credential.of(refresh=jwt(sub="sim-2", typ="refresh", iat=1e9, exp=9e9, simulator=True)))
+    with pools.store.read() as rows:
+        assert {row.id for row in rows.accounts.all()} == {"ada", "sim"}
     pool.close()
 
 
