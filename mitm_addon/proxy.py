@@ -99,7 +99,9 @@ async def running(
         if not redirector.ready.is_set() or not listening:
             raise ProxyError(f"The proxy does not start: {errors.first or 'no reason given'}")
         bound = listening[0][1]
-        shown = f"[{host}]" if ":" in host else host
+        # What listens on every address is reached by the loopback one from here.
+        near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+        shown = f"[{near}]" if ":" in near else near
         yield Proxy(
             url=f"http://{USER}:{secret}@{shown}:{bound}",
             host=host,

@@ -95,11 +95,12 @@ async def run(
     say(origin_line(settings.gateway))
     if not await Watch(settings.gateway).is_up():
         say(f"Nothing answers at {settings.gateway.url} now: calls will fail until kimi-provider serve runs.")
-    with collected_notices() as notices, private_folder() as (folder, watcher):
+    kept = Kept()
+    with noticing(kept), private_folder() as (folder, watcher):
         async with prepared(folder, settings, parent) as ready:
             code = await _child(command, environment.applied(parent, ready.changed), watcher, beside)
             await ready.proxy.settled()
-        return Outcome(code=code, prepared=ready, notices=tuple(notices))
+        return Outcome(code=code, prepared=ready, notices=tuple(kept.lines))
 
 
 def after(outcome: Outcome) -> Iterator[str]:
@@ -238,22 +239,33 @@ def _tell(watcher: subprocess.Popen[bytes], line: str) -> None:
 
 
 @contextmanager
-def collected_notices() -> Iterator[list[str]]:
-    """Warnings of the redirector, kept for later: a line in the middle would spoil a tool's screen."""
-    handler = _Notices()
+def noticing(handler: logging.Handler) -> Iterator[None]:
+    """Let `handler` have the redirector's warnings."""
+    handler.setLevel(logging.WARNING)
     logger = logging.getLogger(__package__)
     logger.addHandler(handler)
     try:
-        yield handler.lines
+        yield
     finally:
         logger.removeHandler(handler)
 
 
-class _Notices(logging.Handler):
+class Kept(logging.Handler):
+    """Keeps warnings for later: a line in the middle would spoil a tool's screen."""
+
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__()
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Keep one of each, and not too many."""
         if len(self.lines) < 20 and (line := record.getMessage()) not in self.lines:
             self.lines.append(line)
+
+
+class Said(logging.Handler):
+    """Says warnings at once."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line on standard error."""
+        say(record.getMessage())

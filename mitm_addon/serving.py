@@ -40,15 +40,15 @@ async def serve(options: argparse.Namespace, settings: runner.Settings) -> int:
     secret = secret or _kept_password(folder / "proxy.password")
     runner.say(runner.origin_line(settings.gateway))
     stop = _stop_signal()
-    async with runner.prepared(
-        folder, settings, os.environ, host=options.listen, port=options.port, secret=secret
-    ) as ready:
-        shell = environment.as_shell(ready.changed, "sh")
-        runner.say(f"Listening on {options.listen}:{ready.proxy.port}. CA certificate: {ready.proxy.ca}")
-        (script := folder / "env.sh").touch(mode=0o600)
-        script.write_text(shell, "utf-8")
-        runner.say(f"For a shell: . {script}   (holds the proxy's password). Ctrl-C stops.")
-        await _first_of(stop, ready.proxy.stopped)
+    listen = {"host": options.listen, "port": options.port, "secret": secret}
+    with runner.noticing(runner.Said()):
+        async with runner.prepared(folder, settings, os.environ, **listen) as ready:
+            runner.say(f"Listening on {options.listen}:{ready.proxy.port}. CA certificate: {ready.proxy.ca}")
+            (script := folder / "env.sh").touch(mode=0o600)
+            script.chmod(0o600)
+            script.write_text(environment.as_shell(ready.changed, "sh"), "utf-8")
+            runner.say(f"For a shell: . {script}   (holds the proxy's password). Ctrl-C stops.")
+            await _first_of(stop, ready.proxy.stopped)
     return 0
 
 
@@ -56,7 +56,7 @@ async def print_env(shell: str, settings: runner.Settings) -> int:
     """Print the environment on standard output, then keep the proxy until Ctrl-C. Raises ProxyError."""
     runner.say(runner.origin_line(settings.gateway))
     stop = _stop_signal()
-    with runner.private_folder() as (folder, _):
+    with runner.noticing(runner.Said()), runner.private_folder() as (folder, _):
         async with runner.prepared(folder, settings, os.environ) as ready:
             sys.stdout.write(environment.as_shell(ready.changed, shell))
             sys.stdout.flush()

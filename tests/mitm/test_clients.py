@@ -73,6 +73,8 @@ def world(tmp_path: Path, gateway: Gateway) -> Iterator[World]:
         yield made
     assert KEY.encode() not in made.origin.raw
     assert CANARY not in gateway.log_text()
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or CANARY.encode() not in path.read_bytes(), path
     assert made.left_behind() == []
 
 

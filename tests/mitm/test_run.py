@@ -29,6 +29,11 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield made
     assert GATEWAY_KEY.encode() not in made.origin.raw
     assert made.left_behind() == []
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert CANARY.encode() not in content, path
+            assert GATEWAY_KEY.encode() not in content, path
 
 
 def test_a_call_is_redirected_and_nothing_else_is_printed(world: World) -> None:
@@ -309,6 +314,13 @@ def test_serve_keeps_its_ca_and_password(world: World) -> None:
                 env=world.env, capture_output=True, text=True, timeout=60,
             )  # fmt: skip
             assert done.stdout == '{"answered":true}', done.stderr
+            if not seen:
+                refused = subprocess.run(
+                    ["sh", "-c", f'. {script}; exec "$@"', "sh", *CURL, "--cacert", str(world.roots)],
+                    env=world.env, capture_output=True, text=True, timeout=60,
+                )  # fmt: skip
+                assert refused.returncode == 60
+                assert "refuses our certificate for api.openai.com" in child.stderr.readline()
             password = script.read_text().split("http://kimi:")[1].split("@")[0]
             seen.append((password, (script.parent / "mitmproxy-ca.pem").read_bytes()))
             child.send_signal(signal.SIGTERM)
