@@ -226,7 +226,7 @@ class Account:
         """An account of the store; `given` are digests of what its owner gave."""
         account = cls.of(Credential.of(refresh=pair.refresh, access=pair.access), settings, upstream)
         account.id, account.short_id = id_, short_id
-        account.tokens = TokenState(pair=pair, given=given)
+        account.tokens = TokenState(pair=pair, given=given, loaded=pair.refused is None)
         return account
 
     def homeless(self, upstream: Upstream) -> bool:

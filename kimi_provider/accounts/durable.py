@@ -7,6 +7,7 @@ rotated since wins, unless the paste is a later login, or the stored pair is dea
 
 from __future__ import annotations
 
+import os
 import uuid
 from typing import Protocol
 
@@ -76,7 +77,12 @@ class DurableTokenStore:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._owner = uuid.uuid4().hex
+        self._name = uuid.uuid4().hex
+
+    @property
+    def _owner(self) -> str:
+        """This process, also after a fork."""
+        return f"{self._name}-{os.getpid()}"
 
     async def seed(self, account_id: str, given: TokenPair) -> TokenPair:
         """See TokenStore."""

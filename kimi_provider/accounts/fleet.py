@@ -10,6 +10,7 @@ told later.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 import uuid
@@ -81,7 +82,7 @@ class Fleet:
     ) -> None:
         self._store, self._board, self._changed = store, board, changed
         self._max_streams = settings.kimi_max_streams
-        self._owner = uuid.uuid4().hex
+        self._pid, self._owner = os.getpid(), uuid.uuid4().hex
         self._wake, self._stop = threading.Event(), threading.Event()
         self._sleeps_until = 0.0
         self._thread: threading.Thread | None = None
@@ -105,8 +106,16 @@ class Fleet:
         if self._thread is None or not self._thread.is_alive():
             with self._board.lock:
                 if (self._thread is None or not self._thread.is_alive()) and not self._stop.is_set():
+                    self._be_another_after_a_fork()
                     self._thread = threading.Thread(target=self._serve, name="kimi-fleet", daemon=True)
                     self._thread.start()
+
+    def _be_another_after_a_fork(self) -> None:
+        if self._pid != os.getpid():
+            self._pid, self._owner = os.getpid(), uuid.uuid4().hex
+            self._counted, self._waiting, self._wishes = {}, set(), {}
+            for _, load in self._board.loads():
+                load.running = load.held = 0
 
     def look(self) -> None:
         """Exchange now, in this thread. Raises Unavailable."""
@@ -268,6 +277,8 @@ class Fleet:
         )
         with kind as rows:
             streams = rows.streams(self._owner)
+            if plan.unknown or plan.news or plan.usage:
+                rows.accounts.lock()
             for account in plan.unknown:
                 rows.accounts.add(account)
             answer.number = rows.accounts.number()

@@ -49,9 +49,10 @@ class Newsroom:
 
     def read(self, rows: Transaction) -> News:
         """Look. Raises Unavailable."""
+        number = rows.accounts.number()  # first: what comes later is seen the next time
         accounts = rows.accounts.all()
         fetched = {row.id: account for row in accounts if (account := self._fetched(rows, row)) is not None}
-        return News(number=rows.accounts.number(), accounts=accounts, cooling=rows.accounts.cooling(), fetched=fetched)
+        return News(number=number, accounts=accounts, cooling=rows.accounts.cooling(), fetched=fetched)
 
     def _fetched(self, rows: Transaction, row: StoredAccount) -> Account | None:
         known = self._board.by_id.get(row.id)

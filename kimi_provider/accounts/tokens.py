@@ -323,8 +323,7 @@ class TokenKeeper:
         """Use a pair of the store; under the account's lock."""
         state = account.tokens
         state.loaded = True
-        if pair != state.pair:
-            state.pair, state.skew_s = pair, self._skew_s(pair)
+        state.pair, state.skew_s = pair, self._skew_s(pair)
         refused = pair.refused
         state.refusal = of_code(refused.code)(refused.message, account=account.short_id) if refused else None
 

@@ -61,8 +61,14 @@ class AccountRows:
         """Grows with every change."""
         return self._connection.scalar(select(tables.changes.c.number)) or 0
 
+    def lock(self) -> None:
+        """Let nobody else add or change accounts until the transaction ends. Before any other change: two orders of
+        locking would be a deadlock. (On SQLite a writer is alone anyway.)
+        """
+        self._connection.execute(select(tables.changes).with_for_update())
+
     def changed(self) -> None:
-        """Make other processes look again."""
+        """Make other processes look again; locks, too."""
         self._connection.execute(update(tables.changes).values(number=tables.changes.c.number + 1))
 
     def all(self) -> list[StoredAccount]:
@@ -95,11 +101,13 @@ class AccountRows:
     def add(self, account: StoredAccount) -> bool:
         """Keep an account unless it is known; True when it is new. One that is shared stays shared."""
         table = tables.accounts
+        self.lock()
         known = self._connection.execute(select(table.c.shared).where(table.c.id == account.id)).first()
         if known is not None:
             if account.shared and not known.shared:
                 self._set(account.id, shared=True)
             return False
+        self.changed()
         self._connection.execute(
             insert(table).values(
                 id=account.id,
@@ -114,7 +122,6 @@ class AccountRows:
         AuditRows(self._connection, self._now).note(
             account.id, "added", "shared" if account.shared else "of a deployment"
         )
-        self.changed()
         return True
 
     def given(self, account_id: str) -> frozenset[str]:
@@ -155,16 +162,16 @@ class AccountRows:
 
     def remove(self, account_id: str) -> bool:
         """Forget an account and its credentials; False when there is none. The audit trail stays."""
+        self.changed()
         found = self._connection.execute(delete(tables.accounts).where(tables.accounts.c.id == account_id)).rowcount
         if found:
             AuditRows(self._connection, self._now).note(account_id, "removed")
-            self.changed()
         return bool(found)
 
     def _set(self, account_id: str, **values: object) -> bool:
         table = tables.accounts
-        found = self._connection.execute(update(table).where(table.c.id == account_id).values(values)).rowcount
         self.changed()
+        found = self._connection.execute(update(table).where(table.c.id == account_id).values(values)).rowcount
         return bool(found)
 
     # --- cool-downs ---
@@ -172,6 +179,7 @@ class AccountRows:
     def cool(self, cooldown: StoredCooldown) -> None:
         """Put an account aside for a scope; the latest word counts. Nothing when the account is gone."""
         table = tables.cooldowns
+        self.changed()
         if not self.exists(cooldown.account_id):
             return
         here = (table.c.account_id == cooldown.account_id) & (table.c.scope == cooldown.scope)
@@ -190,7 +198,6 @@ class AccountRows:
         if before is None or before.code != cooldown.failure.code or before.until <= self._now:
             detail = f"{cooldown.failure.code} for {cooldown.left_s:.0f} s {cooldown.scope}".rstrip()
             AuditRows(self._connection, self._now).note(cooldown.account_id, "put aside", detail)
-        self.changed()
 
     def cooling(self) -> list[StoredCooldown]:
         """All that has not ended."""

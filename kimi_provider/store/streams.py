@@ -49,7 +49,9 @@ class StreamRows:
     def lock(self, account_ids: Collection[str]) -> frozenset[str]:
         """First of all: nobody else decides on these accounts until the transaction ends. Those that there are."""
         table = tables.accounts
-        wanted = select(table.c.id).where(table.c.id.in_(account_ids)).order_by(table.c.id).with_for_update()
+        wanted = (
+            select(table.c.id).where(table.c.id.in_(account_ids)).order_by(table.c.id).with_for_update(key_share=True)
+        )
         return frozenset(self._connection.scalars(wanted))
 
     def take(self, wish: StreamWish) -> StreamCount:

@@ -90,7 +90,7 @@ refreshes = Table(
     "refreshes",
     metadata,
     _account(),
-    Column("owner", String(40), nullable=False),
+    Column("owner", String(64), nullable=False),
     Column("began_at", Float, nullable=False),
     Column("expires_at", Float, nullable=False),
 )
@@ -112,7 +112,7 @@ streams = Table(
     "streams",
     metadata,
     _account(),
-    Column("owner", String(40), primary_key=True),
+    Column("owner", String(64), primary_key=True),
     Column("held", Integer, nullable=False),
     Column("expires_at", Float, nullable=False),
 )
@@ -122,7 +122,7 @@ waiting = Table(
     "waiting",
     metadata,
     _account(),
-    Column("owner", String(40), primary_key=True),
+    Column("owner", String(64), primary_key=True),
     Column("since", Float, nullable=False),
     Column("stream_limit", Integer, nullable=False),
     Column("expires_at", Float, nullable=False),

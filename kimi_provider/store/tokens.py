@@ -78,6 +78,7 @@ class TokenRows:
 
     def save(self, account_id: str, pair: TokenPair) -> None:
         """Keep `pair` in place of the one before, refusal and all."""
+        AccountRows(self._connection, self._now).changed()
         content = {
             "account_id": account_id,
             "access": pair.access,
@@ -94,7 +95,6 @@ class TokenRows:
         here = table.c.account_id == account_id
         if not self._connection.execute(update(table).where(here).values(values)).rowcount:
             self._connection.execute(insert(table).values(account_id=account_id, **values))
-        AccountRows(self._connection, self._now).changed()
 
     # --- claims ---
 
@@ -102,7 +102,7 @@ class TokenRows:
         """Ask to be the one who refreshes, or to stay it."""
         table = tables.refreshes
         # Whoever else asks waits here: the account's row is what a claim stands on.
-        account = select(tables.accounts.c.id).where(tables.accounts.c.id == account_id).with_for_update()
+        account = select(tables.accounts.c.id).where(tables.accounts.c.id == account_id).with_for_update(key_share=True)
         if self._connection.execute(account).first() is None:
             return Claim(granted=False, removed=True)
         row = self._connection.execute(select(table).where(table.c.account_id == account_id)).first()

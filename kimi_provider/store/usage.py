@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from typing import Final
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from . import tables
 from .accounts import AccountRows
+
+#: Callers name models, and a database has its limits.
+_MAX_MODEL_CHARS: Final = 128
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,15 +45,16 @@ class UsageRows:
     def count(self, more: Usage) -> None:
         """Add to today's counts. Nothing when the account is gone."""
         table, day = tables.usage, _day(self._now)
+        model = more.model[:_MAX_MODEL_CHARS].replace("\0", "")
         if not AccountRows(self._connection, self._now).exists(more.account_id):
             return
-        here = (table.c.account_id == more.account_id) & (table.c.model == more.model) & (table.c.day == day)
+        here = (table.c.account_id == more.account_id) & (table.c.model == model) & (table.c.day == day)
         names = ("answers", "failures", "prompt_tokens", "completion_tokens")
         sums = {table.c[name]: table.c[name] + getattr(more, name) for name in names}
         if self._connection.execute(update(table).where(here).values(sums)).rowcount:
             return
         values = {name: getattr(more, name) for name in names}
-        self._connection.execute(insert(table).values(account_id=more.account_id, model=more.model, day=day, **values))
+        self._connection.execute(insert(table).values(account_id=more.account_id, model=model, day=day, **values))
 
     def since(self, days: int) -> list[Usage]:
         """Sums per account and model over the last `days` days; 1 is today."""

@@ -345,3 +345,27 @@ async def test_a_stream_that_began_while_the_store_was_away_counts_when_it_is_ba
         with pytest.raises(TooManyStreams):
             await used(other)
     assert await used(other, timeout_s=30) == "ada"
+
+
+async def test_processes_that_start_and_write_at_the_same_moment_do_not_hinder_each_other(pools: Pools) -> None:
+    def start(number: int) -> Pool:
+        settings = settings_for(kimi_state_url=pools.url)
+        credentials = [Credential.of(refresh=refresh(user)) for user in (f"user-{number}", "ada", "bob")]
+        return Pool(settings, UPSTREAM, credentials, store=pools.store)
+
+    started = await asyncio.gather(*(asyncio.to_thread(start, number) for number in range(6)))
+    for round_ in range(3):
+        for pool in started:
+            ada = account(pool, "ada")
+            pool.report(ada, Overloaded("busy", retry_after_s=5), scope=f"SCENARIO_{round_}", model="kimi")
+            pool.count(ada, "kimi", prompt_tokens=1, completion_tokens=1)
+        await asyncio.sleep(0.3)
+
+    def counted() -> bool:
+        with pools.store.read() as rows:
+            (ada,) = [one for one in rows.usage.since(1) if one.account_id == "ada"]
+            return (ada.answers, ada.failures) == (18, 18) and len(rows.accounts.cooling()) == 3
+
+    await asyncio.to_thread(lambda: [pool.close() for pool in started])
+    assert counted()
+    assert not any(pool._board.alone for pool in started)
