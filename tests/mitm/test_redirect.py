@@ -158,6 +158,56 @@ def test_answers_that_pass_stream_too(rig: Rig) -> None:
             seen += line.recv(4096)
 
 
+def test_one_connection_serves_both_ways_in_turn(rig: Rig) -> None:
+    def ask(line: ssl.SSLSocket, path: str) -> bytes:
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: api.openai.com\r\nauthorization: {CANARY}\r\ncontent-length: 2\r\n\r\n{{}}"
+        )
+        line.sendall(head.encode())
+        seen = b""
+        while b'{"answered":true}' not in seen:
+            piece = line.recv(4096)
+            assert piece, seen
+            seen += piece
+        return seen
+
+    with rig.tunnel("api.openai.com") as line:
+        for number in range(1, 4):
+            assert b"x-kimi-served-by" not in ask(line, "/v1/files")
+            assert b"x-kimi-served-by: kimi-gateway" in ask(line, "/v1/responses")
+            assert [call.target for call in rig.origin.calls] == ["/v1/files"] * number
+            assert [call.target for call in rig.gateway.calls] == ["/v1/responses"] * number
+
+
+def test_many_streams_of_one_http2_connection_stay_apart(rig: Rig) -> None:
+    bundle = rig.folder / "both.pem"
+    bundle.write_text(rig.roots.read_text() + rig.proxy.ca.read_text())
+    each = ["--http2", "--proxy", rig.proxy.url, "--cacert", str(bundle), "-H", f"authorization: Bearer {CANARY}"]
+    command = ["curl", "-sS", "-Z", "--parallel-max", "24"]
+    for number in range(24):
+        url = f"https://api.openai.com/v1/{'responses' if number % 2 else 'files'}"
+        body = json.dumps({"model": "gpt-5", "number": number})
+        command += [*(["--next"] if number else []), *each, "-d", body, "-o", str(rig.folder / f"answer-{number}"), url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 0, done.stderr
+    assert {(rig.folder / f"answer-{number}").read_text() for number in range(24)} == {'{"answered":true}'}
+    bodies = sorted((json.loads(call.body) for call in rig.gateway.calls), key=lambda body: int(body["number"]))
+    assert bodies == [{"model": "kimi", "number": number} for number in range(1, 24, 2)]
+    assert sorted(json.loads(call.body)["number"] for call in rig.origin.calls) == list(range(0, 24, 2))
+    assert {json.loads(call.body)["model"] for call in rig.origin.calls} == {"gpt-5"}
+
+
+def test_an_upload_that_breaks_off_is_not_sent_on(rig: Rig) -> None:
+    with rig.tunnel("api.openai.com") as line:
+        line.sendall(
+            b"POST /v1/responses HTTP/1.1\r\nHost: api.openai.com\r\ncontent-length: 1000\r\n\r\n"
+            b'{"model":"gpt-5","input":"half a pro'
+        )
+    assert rig.post("https://api.openai.com/v1/responses", b"{}").status == 200
+    assert [call.body for call in rig.gateway.calls] == [b"{}"]
+    rig.assert_nothing_reached_the_provider()
+
+
 def test_unlisted_hosts_are_never_decrypted(rig: Rig) -> None:
     sent = b"POST /v1/responses HTTP/1.1\r\nHost: api.openai.com\r\nX-Odd:  spaces\r\ncontent-length: 2\r\n\r\n{}"
     with rig.tunnel("unlisted.example") as line:
