@@ -18,7 +18,6 @@ import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import Literal
 
 from ..errors import AccountSuspended, CredentialError, KimiError, PermissionRefused, Unavailable, of_code
 from ..loops import BackgroundLoop, background, joined
@@ -26,12 +25,11 @@ from ..settings import Settings
 from ..store import Claim, StoredFailure, TokenPair, open_store
 from ..upstream import Upstream
 from ..web import Session, host_of
-from .account import Account, Claims, TokenState, claims_of, real_hosts
+from .account import Account, Claims, claims_of, real_hosts
 from .durable import DurableTokenStore, MemoryTokenStore, TokenStore, removed
+from .freshness import Freshness, Need
 from .refreshing import Refresher
 
-#: Assumed life of an access token that is no JWT (protocol A.5: what peers cache).
-OPAQUE_ACCESS_LIFE_S = 300
 #: Pause after a failed refresh while the old token still serves.
 BACKGROUND_PAUSE_S = 10
 #: A pair that could not be saved is the only copy: try again soon.
@@ -39,10 +37,8 @@ SAVE_PAUSE_S = 1
 #: How often one looks whether another process has refreshed, and for how long at most.
 CLAIM_PAUSE_S = 0.1
 CLAIM_PATIENCE_S = 70
-#: A claim lives 30 s.
+#: A claim lives 30 s: it is renewed in time.
 CLAIM_RENEWAL_S = 10
-
-_Need = Literal["nothing", "soon", "now", "gone"]
 
 
 class TokenKeeper:
@@ -64,6 +60,7 @@ class TokenKeeper:
         self._upstream = upstream
         self._store = store if store is not None else token_store(settings)
         self._clock = clock
+        self._fresh = Freshness(upstream.service, clock)
         self._refresher = Refresher(settings, upstream, clock)
         self._loop = loop if loop is not None else background()
         self._real_hosts = real_hosts(upstream)
@@ -84,12 +81,12 @@ class TokenKeeper:
                     raise again(account.dead)
                 if rejected is not None and rejected == state.pair.access:
                     state.rejected = rejected
-                need = self._need(state)
+                need = self._fresh.need(state)
                 if need == "gone":
                     account.dead = self._gone(account)
                     raise again(account.dead)
                 resting = self._clock() < state.retry_at
-                if need in ("nothing", "soon") or ((failure is not None or resting) and self._alive(state)):
+                if need in ("nothing", "soon") or ((failure is not None or resting) and self._fresh.alive(state)):
                     if need == "soon" and not resting:
                         self._flight(account)
                     return self._session(account)
@@ -103,49 +100,6 @@ class TokenKeeper:
         raise Unavailable("No usable access token after several refreshes", account=account.short_id)
 
     # --- decisions: no I/O, under the account's lock ---
-
-    def _need(self, state: TokenState) -> _Need:
-        pair = state.pair
-        if not state.loaded or state.unsaved:
-            return "now"
-        final = pair.refresh is None or state.refusal is not None
-        if not self._alive(state):
-            return "gone" if final else "now"
-        if final:
-            return "nothing"
-        left_s, life_s = self._left_s(state), self._life_s(pair)
-        # A service that issues shorter tokens than expected must not be asked at every call.
-        if left_s < min(self._upstream.service.token_mandatory_s, life_s / 4):
-            return "now"
-        return "soon" if left_s < min(self._upstream.service.token_advisory_s, life_s / 2) else "nothing"
-
-    def _alive(self, state: TokenState) -> bool:
-        """Saved, not refused, not expired."""
-        access = state.pair.access
-        usable = access is not None and access != state.rejected and state.loaded and not state.unsaved
-        return usable and self._left_s(state) > 0
-
-    def _left_s(self, state: TokenState) -> float:
-        claims = claims_of(state.pair.access)
-        now = self._clock()
-        if claims is None or claims.exp is None:
-            return state.pair.obtained_at + OPAQUE_ACCESS_LIFE_S - now
-        # No token is issued in the future: when it looks so, our clock is behind.
-        ahead = max(state.skew_s, claims.iat - now) if claims.iat is not None else state.skew_s
-        return claims.exp - (now + ahead)
-
-    def _life_s(self, pair: TokenPair) -> float:
-        claims = claims_of(pair.access)
-        return (claims.life_s if claims else None) or OPAQUE_ACCESS_LIFE_S
-
-    def _skew_s(self, pair: TokenPair) -> float:
-        """The service's clock minus ours, from when a token was issued and when we had it; 0 while it does no harm."""
-        claims = claims_of(pair.access)
-        if claims is None or claims.iat is None or claims.exp is None or not pair.obtained_at:
-            return 0.0
-        skew_s = claims.iat - pair.obtained_at
-        looked_old = claims.exp - pair.obtained_at < self._upstream.service.token_advisory_s < claims.exp - claims.iat
-        return skew_s if skew_s > 0 or looked_old else 0.0
 
     def _gone(self, account: Account) -> KimiError:
         state = account.tokens
@@ -284,7 +238,7 @@ class TokenKeeper:
             if state.pair is not old:
                 return None  # the owner logged in again meanwhile: that pair is the one to use
             state.pair, state.unsaved = fresh, True
-            state.skew_s = self._skew_s(fresh)
+            state.skew_s = self._fresh.skew_s(fresh)
         await self._save(account)
         return None
 
@@ -307,23 +261,23 @@ class TokenKeeper:
                 with suppress(KimiError):  # then it ends by itself
                     await self._store.release(account.id)
 
-    async def _reloaded(self, account: Account) -> _Need:
+    async def _reloaded(self, account: Account) -> Need:
         """Take what other processes have saved; what is needed then."""
         stored = await self._store.load(account.id)
         with account.lock:
             if stored is not None and account.tokens.loaded and not account.tokens.unsaved:
                 self._take(account, stored)
-            return self._need(account.tokens)
+            return self._fresh.need(account.tokens)
 
-    def _need_now(self, account: Account) -> _Need:
+    def _need_now(self, account: Account) -> Need:
         with account.lock:
-            return self._need(account.tokens)
+            return self._fresh.need(account.tokens)
 
     def _take(self, account: Account, pair: TokenPair) -> None:
         """Use a pair of the store; under the account's lock."""
         state = account.tokens
         state.loaded = True
-        state.pair, state.skew_s = pair, self._skew_s(pair)
+        state.pair, state.skew_s = pair, self._fresh.skew_s(pair)
         refused = pair.refused
         state.refusal = of_code(refused.code)(refused.message, account=account.short_id) if refused else None
 
