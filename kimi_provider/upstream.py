@@ -76,6 +76,7 @@ class Connect(Row):
     fields: dict[str, str]
     search_tools: tuple[dict[str, Any], ...]
     search_tool_names: frozenset[str]
+    question_tool_names: frozenset[str]
     completed_statuses: frozenset[str]
     notices: dict[str, str]
     upload: str

@@ -223,6 +223,7 @@ def _opening_first(original: Callable[[Any], Any], handler: KimiLLM, provider: s
             custom_llm_provider=provider,
             logging_obj=ctx.logging,
         )
+        stream.created = opened.created  # chunks of LiteLLM's own carry it, too
         outbound.attach_headers(stream, opened.headers)
         return stream
 

@@ -40,11 +40,12 @@ class OpenAnswer:
     def __init__(
         self,
         headers: dict[str, str],
+        created: int,
         chunks: AsyncGenerator[ModelResponseStream, None],
         rest: AsyncGenerator[Event, None],
     ) -> None:
-        #: Response headers known before the first byte.
-        self.headers = headers
+        #: Response headers known before the first byte, and the time that every chunk carries, in Unix seconds.
+        self.headers, self.created = headers, created
         self._chunks, self._rest = chunks, rest
 
     def __aiter__(self) -> OpenAnswer:
@@ -189,7 +190,7 @@ class KimiLLM(CustomLLM):  # type: ignore[misc]  # litellm is not followed by my
                 await events.aclose()
                 raise
         headers = {**call.headers(), **answer.headers()}
-        return OpenAnswer(headers, _chunks(call, answer, first, events), events)
+        return OpenAnswer(headers, answer.created, _chunks(call, answer, first, events), events)
 
     async def acompletion(self, *args: Any, **kwargs: Any) -> ModelResponse:
         """One whole answer."""

@@ -125,7 +125,6 @@ async def test_never_an_empty_answer(world: World, surface: Surface, stream: boo
 
 
 @pytest.mark.parametrize("protocol", ["connect"])
-@pytest.mark.xfail(strict=True, reason="a question of Kimi's own ask_user tool reaches nobody: the answer is empty")
 async def test_a_question_of_the_service_is_not_an_empty_answer(world: World, surface: Surface, stream: bool) -> None:
     world.play("ask_user")
     answer = await ask(surface, asking(), stream=stream)

@@ -25,6 +25,11 @@ def _numbered(frames: list[dict[str, Any]]) -> list[bytes]:
     return [env({**frame, "eventOffset": number}) for number, frame in enumerate(frames)]
 
 
+_ASKED = json.dumps(
+    {"questions": [0, {"question": "Which?", "options": [1, {"option": "A", "description": "a", "recommended": True}]}]}
+)
+
+
 def _rare() -> list[bytes]:
     """Whole turns of what the golden ones do not show (protocol C.4-C.7)."""
     opening: list[dict[str, Any]] = [CHAT, ECHO, ASSISTANT]
@@ -51,6 +56,7 @@ def _rare() -> list[bytes]:
             tool({"args": '"]}'}, op="append"),
             tool({"contents": [{}]}),
         ],
+        [text("Well."), tool({"name": "ask_user", "args": _ASKED, "status": "STATUS_RUNNING"})],
         [
             tool({"toolCallId": "shell:1", "status": "STATUS_FAILED"}),
             tool({"args": "["}, op="append"),
@@ -105,6 +111,7 @@ def _rare() -> list[bytes]:
         OPENING + env(text("x")) + env({"error": {"code": "internal"}}, 0x80),
         OPENING + env(text("x")) + env(b"not json", 2),
         OPENING + env(text("x")) + env(b"not gzip", 1),
+        OPENING + env(b"", 1) + env(text("x")) + END,
         OPENING + env(text("x")) + env(gzip.compress(b"{}")[:-1], 1),
         OPENING + env(text("x")) + env(gzip.compress(bytes(9_000_000)), 1),
         env(text("x" * 7_000_000)) * 2,

@@ -53,6 +53,7 @@ ASK = NativeTool(
     arguments='{"questions":[{"question":"Which city?","type":"single","options":[{"option":"Oslo","description":"",'
     '"recommended":true}]}]}',
 )
+ASKED = TextDelta("Which city?\n- Oslo (recommended)")
 QUERIES = '{"queries":["Oslo weather"]}'
 
 STREAMS: dict[str, tuple[list[Event], type[KimiError] | None]] = {
@@ -131,8 +132,8 @@ STREAMS: dict[str, tuple[list[Event], type[KimiError] | None]] = {
         ],
         ProtocolError,
     ),
-    "c12-65-ask-user": ([ASK], ProtocolError),
-    "c12-65-ask-user-whole": ([CHAT, ASSISTANT, ASK, Finished()], None),
+    "c12-65-ask-user": ([ASK, ASKED], ProtocolError),
+    "c12-65-ask-user-whole": ([CHAT, ASSISTANT, ASK, ASKED, Finished()], None),
 }
 # Where the document's frames are a whole turn but for its opening.
 STREAMS["c12-27-34-native-tool-whole"] = ([CHAT, ASSISTANT, *STREAMS["c12-27-34-native-tool"][0]], None)

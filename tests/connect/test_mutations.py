@@ -93,7 +93,9 @@ measured.start()
 from tests.connect.corpus import mutations, originals
 from tests.connect.frames import UPSTREAM, decode
 from kimi_provider.protocols import Turn
+from kimi_provider.protocols.citations import CitationResolver
 from kimi_provider.protocols.connect.wire import chat_body
+from kimi_provider.protocols.sources import Sources
 for stream in originals():
     decode([stream])
     if len(stream) < 6_000:
@@ -103,8 +105,10 @@ for chunks in mutations(int(sys.argv[2])):
 for name in ("kimi", "kimi-k3", "kimi-research"):
     spec = UPSTREAM.resolve(name)
     chat_body(Turn(prompt="x", spec=spec, thinking=True, effort=None, search=True, deadline=0), UPSTREAM)
-    more = {"effort": "E", "chat_id": "c", "parent_id": "p"}
+    more = {"effort": "E", "chat_id": "c", "parent_id": "p", "system_prompt": "s"}
     chat_body(Turn(prompt="x", spec=spec, thinking=True, search=False, deadline=0, **more), UPSTREAM)
+marks = CitationResolver(UPSTREAM.citations, Sources(), marks="keep")
+assert marks.is_plain("[^1^]")
 measured.stop()
 measured.json_report(outfile=sys.argv[3])
 """

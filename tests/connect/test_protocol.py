@@ -11,7 +11,7 @@ import pytest
 
 from kimi_provider import errors
 from kimi_provider.events import ChatOpened, Event, Finished, TextDelta, merged
-from kimi_provider.protocols import LiveModel, Profile, Turn
+from kimi_provider.protocols import LiveModel, Marks, Profile, Turn
 from kimi_provider.protocols.connect import ConnectProtocol
 from kimi_provider.protocols.connect.wire import chat_body
 from kimi_provider.settings import Settings
@@ -50,13 +50,13 @@ def post(path: str) -> str:
 CHAT = post(UPSTREAM.connect.chat)
 
 
-@pytest.mark.parametrize(("name", "wanted"), [("kimi", "Rain[1]."), ("kimi-silent", "Rain.")])
-async def test_a_silent_model_says_no_marks(name: str, wanted: str) -> None:
+@pytest.mark.parametrize(("marks", "wanted"), [("cite", "Rain[1]."), ("drop", "Rain."), ("keep", "Rain[^1^].")])
+async def test_what_becomes_of_citation_marks(marks: Marks, wanted: str) -> None:
     chunks = [{"id": "r1", "refIndex": "1", "base": {"url": "https://example.com/oslo"}}]
     refs = {"op": "append", "message": {"id": "m-asst", "refs": {"searchChunks": chunks}}}
     body = OPENING + env(refs) + env(text("Rain[^1^].")) + END
     async with serving({CHAT: stream_of(body)}) as server:
-        events = await ask(server, name=name)
+        events = await ask(server, marks=marks)
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == wanted
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kimi_provider.errors import KimiError, ModelNotFound, PermissionRefused, QuotaExhausted
-from kimi_provider.events import Finished, SearchResults, ThinkingDelta, Usage
+from kimi_provider.events import Citation, Finished, SearchResults, ThinkingDelta, Usage
 from kimi_provider.protocols import EndpointRetired
 
 from .conftest import World, collect, text_of, tidied
@@ -137,6 +137,15 @@ async def test_thinking_and_search(world: World, protocol: str) -> None:
     world.server.queue("search_turn")
     found = [event for event in await collect(engine, model="kimi-search") if isinstance(event, SearchResults)]
     assert any(event.sources for event in found)
+
+
+@pytest.mark.parametrize("protocol", ["rest", "connect"])
+async def test_a_silent_model_answers_with_text_alone(world: World, protocol: str) -> None:
+    for name, marked in (("kimi-search", True), ("kimi-search-silent", False)):
+        world.server.queue("search_turn")
+        events = await collect(world.engine(kimi_protocol=protocol), model=name)
+        assert ("[1]" in text_of(events)) is marked
+        assert any(isinstance(event, Citation) for event in events) is marked
 
 
 async def test_research_turns_that_are_used_up_are_told_before_anything_is_sent(world: World) -> None:

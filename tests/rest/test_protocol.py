@@ -10,7 +10,7 @@ import pytest
 from kimi_provider import errors
 from kimi_provider.errors import KimiError
 from kimi_provider.events import ChatOpened, Event, Finished, TextDelta, merged
-from kimi_provider.protocols import Profile
+from kimi_provider.protocols import Marks, Profile
 from kimi_provider.protocols.rest import EndpointRetired, ResearchQuota, RestProtocol
 from kimi_provider.settings import Settings
 from kimi_provider.upstream import Upstream
@@ -70,11 +70,11 @@ async def test_a_turn() -> None:
         assert server.seen[1][1]["accept"] == "text/event-stream"
 
 
-@pytest.mark.parametrize(("name", "wanted"), [("kimi", "Rain[1]."), ("kimi-silent", "Rain.")])
-async def test_a_silent_model_says_no_marks(name: str, wanted: str) -> None:
+@pytest.mark.parametrize(("marks", "wanted"), [("cite", "Rain[1]."), ("drop", "Rain."), ("keep", "Rain[^1^].")])
+async def test_what_becomes_of_citation_marks(marks: Marks, wanted: str) -> None:
     found = {"event": "search_plus", "msg": {"type": "get_res", "url": "https://example.com/oslo"}}
     async with serving({CREATE: CREATED, ANSWER: sse(REQ, RESP, found, text("Rain[^1^]."), END)}) as server:
-        events = await ask(server, name=name)
+        events = await ask(server, marks=marks)
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == wanted
 
 

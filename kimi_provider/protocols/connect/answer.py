@@ -34,6 +34,7 @@ class Answer:
         self._sources = Sources()
         self.citations = CitationResolver(upstream.citations, self._sources, marks=marks)
         self._search_tool_names = upstream.connect.search_tool_names
+        self._question_tool_names = upstream.connect.question_tool_names
         self._texts: dict[tuple[str, str, str], TextBlock] = {}
         self._tools: dict[tuple[str, str], ToolBlock] = {}
         self._queries: set[str] = set()
@@ -136,6 +137,9 @@ class Answer:
             self._out.append(event)
             if tool.name in self._search_tool_names:
                 queries = tool.queries()
+            elif event.state == "running" and tool.name in self._question_tool_names and (asked := tool.questions()):
+                # Nothing else follows: the question is the answer, to which the caller's next turn replies.
+                self.say(f"\n\n{asked}" if self.text_sent else asked, thinking=False)
         contents = payload.get("contents")
         if isinstance(contents, list):
             results = [c.get("searchResult") for c in contents if isinstance(c, dict)]

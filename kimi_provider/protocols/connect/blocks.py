@@ -171,12 +171,20 @@ class ToolBlock(Block):
 
     def queries(self) -> list[str]:
         """The words of a search call, when its arguments are complete."""
+        return [query for query in self._listed("queries") if isinstance(query, str)]
+
+    def questions(self) -> str:
+        """What the user is asked, each question with its options below it; nothing while arguments are incomplete."""
+        asked = (one for one in self._listed("questions") if isinstance(one, dict))
+        return "\n\n".join(filter(None, map(_question, asked)))
+
+    def _listed(self, key: str) -> list[Any]:
         try:
             arguments = orjson.loads(self.arguments)
         except orjson.JSONDecodeError:
             return []
-        queries = arguments.get("queries") if isinstance(arguments, dict) else None
-        return [query for query in queries if isinstance(query, str)] if isinstance(queries, list) else []
+        listed = arguments.get(key) if isinstance(arguments, dict) else None
+        return listed if isinstance(listed, list) else []
 
     def _next_state(self, status: object, *, has_contents: bool) -> ToolState | None:
         if isinstance(status, str) and status in _STATES:
@@ -191,6 +199,21 @@ class ToolBlock(Block):
         else:
             return None
         return "failed" if state == "done" and self._failed else state
+
+
+def _question(asked: Mapping[str, Any]) -> str:
+    """`{question, type, options: [{option, description, recommended}]}` as text (protocol C.6)."""
+    options = asked.get("options")
+    lines = [asked.get("question"), *(map(_option, options) if isinstance(options, list) else ())]
+    return "\n".join(line for line in lines if isinstance(line, str) and line)
+
+
+def _option(offered: object) -> str:
+    if not isinstance(offered, dict) or not isinstance(offered.get("option"), str):
+        return ""
+    description = offered.get("description")
+    remark = f": {description}" if isinstance(description, str) and description else ""
+    return f"- {offered['option']}{remark}" + (" (recommended)" if offered.get("recommended") is True else "")
 
 
 def _says_thinking(flags: object) -> bool:
