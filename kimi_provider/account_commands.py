@@ -140,10 +140,15 @@ def _print_table(rows: list[AccountRow], now: float) -> None:
             str(row.streams),
             _counts(row.today),
             _counts(row.month),
-            Text(redact(row.last_error.message) if row.last_error else "", style="dim"),
+            Text(_error(row), style="dim"),
         )
     # A table that goes into a file or pipe has room.
     Console(highlight=False, width=None if out.is_terminal else 200).print(table)
+
+
+def _error(row: AccountRow) -> str:
+    error = row.last_error
+    return redact(": ".join(filter(None, (error.event, error.message)))) if error else ""
 
 
 def _counts(counts: Counts) -> str:

@@ -81,6 +81,11 @@ class Roster:
         self._hosts = capture_hosts(engine.settings, engine.upstream)
 
     @property
+    def store(self) -> Store | None:
+        """Where accounts are kept."""
+        return self._store
+
+    @property
     def durable(self) -> bool:
         """Whether accounts are kept, and so can be paused and removed."""
         return self._store is not None
@@ -118,7 +123,7 @@ class Roster:
 
     async def readiness(self, environment: Mapping[str, str]) -> Readiness:
         """Whether any shared account may answer; while the store is away, as far as this process knows."""
-        hint = durability_hint(self._settings, environment)
+        hint = None if self._settings.kimi_demo else durability_hint(self._settings, environment)
         try:
             rows = await self.rows()
         except Unavailable as exc:
@@ -202,6 +207,25 @@ class Roster:
         except KimiError as exc:
             return Checked(short_id=row.short_id, live=False if isinstance(exc, CredentialError) else None, failure=exc)
         return Checked(short_id=row.short_id, live=True)
+
+    async def check_token(self, text: str) -> tuple[Checked, Understood]:
+        """Whether a credential that is merely asked about lives, and what it says of itself.
+
+        Proving a refresh token replaces it, so the pair is kept: in the store, though not among those that calls share.
+        Raises CredentialMissing, PermissionRefused, BadRequest (several accounts).
+        """
+        credentials = read(text.encode(), self._hosts)
+        if len(credentials) > 1:
+            raise BadRequest("This holds credentials of several accounts", cure="Ask about one at a time.")
+        self._admit(credentials[0])
+        understood = Understood.of(credentials[0], self._upstream)
+        live: bool | None = True
+        failure: KimiError | None = None
+        try:
+            await self._engine.check(text)
+        except KimiError as exc:
+            live, failure = (False if isinstance(exc, CredentialError | AccountSuspended) else None), exc
+        return Checked(short_id=understood.short_id, live=live, failure=failure), understood
 
     async def refresh(self, ref: str) -> AccountRow:
         """Renew the account's tokens now; the account as it is then."""

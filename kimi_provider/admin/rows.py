@@ -59,12 +59,13 @@ class CooldownRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FailureRow:
-    """Something that went wrong with an account."""
+    """Something that went wrong with an account. `event` is the audit trail's word for it, "" when it still goes on."""
 
     at: float | None
     short_id: str
     code: str
     message: str
+    event: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,8 +169,7 @@ def _last_error(
 def failure_row(entry: AuditEntry, short_id: str) -> FailureRow:
     """An entry of the audit trail, whose detail begins with the code of the error."""
     code = entry.detail.split(" ", 1)[0] if entry.event in ("put aside", "stopped") else ""
-    detail = entry.detail if entry.event != "stopped" else ""
-    return FailureRow(at=entry.at, short_id=short_id, code=code, message=f"{entry.event}: {detail}".rstrip(": "))
+    return FailureRow(at=entry.at, short_id=short_id, code=code, message=entry.detail, event=entry.event)
 
 
 def account_json(row: AccountRow, now: float) -> dict[str, Any]:
@@ -209,7 +209,13 @@ def said(known: Understood, now: float) -> dict[str, Any]:
 
 def failure_json(failure: FailureRow) -> dict[str, Any]:
     """A failure, as JSON."""
-    return {"at": failure.at, "account": failure.short_id, "code": failure.code, "message": failure.message}
+    return {
+        "at": failure.at,
+        "account": failure.short_id,
+        "event": failure.event or None,
+        "code": failure.code or None,
+        "message": failure.message,
+    }
 
 
 def counts_json(counts: Counts) -> dict[str, int]:

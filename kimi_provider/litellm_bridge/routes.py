@@ -24,7 +24,7 @@ from litellm.proxy.anthropic_endpoints import endpoints as anthropic_endpoints
 from .. import admin
 from ..observe import redact_logs
 from ..store import durability_hint
-from . import deployments, outbound
+from . import account_routes, deployments, outbound
 from .gemini import models as gemini_models
 from .gemini import routes as gemini
 from .listing import Listing
@@ -58,7 +58,8 @@ def start_up(handler: KimiLLM, limits: list[str], provider: str) -> None:
     for why in handler.unset_keys.values():
         log.warning("kimi-provider: %s: it can't answer.", why)
     rows = deployments.own_rows(config, provider)
-    if not engine.pool.accounts and not (rows and all(row["litellm_params"].get("api_key") for _, row in rows)):
+    own_keys = bool(rows) and all(row["litellm_params"].get("api_key") for _, row in rows)
+    if not engine.pool.accounts and not own_keys:
         log.warning("kimi-provider: %s", _NO_CREDENTIAL)
     if (hint := durability_hint(engine.settings, os.environ)) is not None:
         log.warning("kimi-provider: %s", hint)
@@ -72,6 +73,7 @@ def start_up(handler: KimiLLM, limits: list[str], provider: str) -> None:
         gemini.router(lambda name: listing.model_of(name) is not None),
     ):
         _mount(proxy_server.app, router)
+    proxy_server.app.router.routes[0:0] = account_routes.routes(engine, own_keys=own_keys)
     logging_callback_manager.add_litellm_callback(GatewayHooks(provider, listing, engine))
 
 
@@ -100,10 +102,6 @@ def _router(handler: KimiLLM, listing: Listing) -> APIRouter:
             language=settings.kimi_lang,
         )
         return HTMLResponse(page, headers=admin.HEADERS)
-
-    @router.get("/kimi/static/kimi.css")
-    async def stylesheet() -> Response:
-        return Response(admin.stylesheet(), media_type="text/css", headers={"cache-control": "max-age=3600"})
 
     return router
 

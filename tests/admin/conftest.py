@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.browser import chromium
+from tests.harness import Simulator
+
+from .world import Site
+
+
+@pytest.fixture
+def site(tmp_path: Path, simulator: Simulator) -> Iterator[Site]:
+    with Site(tmp_path, simulator) as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
