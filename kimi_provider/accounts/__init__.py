@@ -1,7 +1,9 @@
 """Accounts of the service: what the owner pasted, the tokens that live, and who may use which account now.
 
-`importer` reads pasted text, `account` holds the values, `tokens` keeps access tokens fresh, `pool` hands accounts to
-answers. Nothing here knows a chat protocol; the network is reached through `web` only.
+`importer` reads pasted text, `account` holds the values. `tokens` keeps access tokens fresh: `freshness` judges them,
+`refreshing` makes the calls, `durable` keeps the pairs. `pool` hands accounts to answers: `queueing` says whose turn it
+is, `cooldowns` who rests, `fleet` and `newsroom` what other processes do, all on one `board`. Nothing here knows a chat
+protocol or SQL; the network is reached through `web` only.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ gives a new one. Nothing real ever meets the simulator, nothing simulated the se
 from __future__ import annotations
 
 import asyncio
+import atexit
 import concurrent.futures
 import copy
 import time
@@ -18,6 +19,7 @@ import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import cache
 
 from ..errors import AccountSuspended, CredentialError, KimiError, PermissionRefused, Unavailable, of_code
 from ..loops import BackgroundLoop, background, joined
@@ -37,8 +39,19 @@ SAVE_PAUSE_S = 1
 #: How often one looks whether another process has refreshed, and for how long at most.
 CLAIM_PAUSE_S = 0.1
 CLAIM_PATIENCE_S = 70
+#: A process that ends waits so long for its refreshes.
+EXIT_PATIENCE_S = 20
 #: A claim lives 30 s: it is renewed in time.
 CLAIM_RENEWAL_S = 10
+
+#: Refreshes under way. Their answers are the only copies of new pairs.
+_flights: set[concurrent.futures.Future[KimiError | None]] = set()
+
+
+@cache
+def _wait_for_flights_at_exit() -> None:
+    """After the background loop has begun, so that we wait before it ends."""
+    atexit.register(lambda: concurrent.futures.wait(set(_flights), timeout=EXIT_PATIENCE_S))
 
 
 class TokenKeeper:
@@ -143,7 +156,10 @@ class TokenKeeper:
         """The flight under way, or a new one; under the account's lock."""
         state = account.tokens
         if state.flight is None or state.flight.done():
-            state.flight = self._loop.submit(self._renew(account))
+            state.flight = flight = self._loop.submit(self._renew(account))
+            _flights.add(flight)
+            flight.add_done_callback(_flights.discard)
+            _wait_for_flights_at_exit()
         return state.flight
 
     async def _renew(self, account: Account) -> KimiError | None:

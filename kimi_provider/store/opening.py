@@ -98,9 +98,10 @@ class Store:
     async def run(self, work: Callable[[], T]) -> T:
         """`work` on the store's own threads; it ends even when its caller goes. Raises what `work` raises."""
         try:
-            return await joined(self._threads.submit(work))
-        except RuntimeError as exc:  # the executor takes nothing more: the interpreter ends
-            raise Unavailable(f"The account store {self.name} is closed") from exc
+            running = self._threads.submit(work)
+        except RuntimeError:  # the interpreter ends and starts no thread: what must still be kept is kept here
+            return work()
+        return await joined(running)
 
     @property
     def closed(self) -> bool:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -252,6 +253,53 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 30) -> None:
     while not condition():
         assert time.monotonic() < give_up_at
         time.sleep(0.02)
+
+
+# --- an orderly end ---
+
+LEAVING = """
+import asyncio, sys
+from kimi_provider.accounts import Account, Credential, DurableTokenStore, TokenKeeper
+from kimi_provider.settings import Settings
+from kimi_provider.store import open_store
+from kimi_provider.upstream import Upstream
+
+async def leave_early():
+    settings, upstream = Settings(), Upstream.load()
+    keeper = TokenKeeper(settings, upstream, store=DurableTokenStore(open_store(settings)))
+    asking = asyncio.create_task(keeper.session(Account.of(Credential.of(refresh=sys.argv[1]), settings, upstream)))
+    await asyncio.to_thread(sys.stdin.readline)  # the gateway has been asked
+    asking.cancel()
+
+asyncio.run(leave_early())
+"""
+
+
+def test_a_process_that_ends_waits_for_its_refresh(server: AuthServer, fleet: Fleet, url: str, tmp_path: Path) -> None:
+    given = refresh()
+    rotating, answering = Rotating(given), threading.Event()
+
+    def answer(asked: Asked) -> Answer:
+        assert answering.wait(60)
+        return rotating(asked)
+
+    server.gateway = answer
+    environment = clean_environment(
+        tmp_path,
+        KIMI_STATE_URL=url,
+        KIMI_BASE_URL=server.url,
+        KIMI_AUTH_URL=server.url,
+        XDG_STATE_HOME=os.environ["XDG_STATE_HOME"],
+    )
+    with subprocess.Popen([sys.executable, "-c", LEAVING, given], env=environment, stdin=subprocess.PIPE) as child:
+        wait_until(lambda: server.asked, 60)
+        assert child.stdin is not None
+        child.stdin.write(b"\n")
+        child.stdin.flush()
+        threading.Timer(1, answering.set).start()
+        assert child.wait(60) == 0
+    assert session(*fleet.process(given)).access_token == rotating.issued[0]
+    assert len(server.asked) == 1
 
 
 # --- kill -9 ---
