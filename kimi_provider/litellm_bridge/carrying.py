@@ -1,9 +1,10 @@
 """Blocks that LiteLLM would change or drop, carried past its translation of a request to chat messages.
 
 LiteLLM's adapters for Anthropic's Messages and OpenAI's Responses keep text and some images, and drop the rest without
-a word: documents that are text, titles, files in a tool's result, audio. While they translate, a line of text stands
-for each block that is not text; afterwards the block takes its place again, as the caller wrote it. So nothing is lost,
-the order is kept, hooks and LiteLLM's own edits of the history still apply, and no file is copied. Pure.
+a word: documents that are text, titles, files in a tool's result, that a result is an error, audio. While they
+translate, a line of text stands for each block that is not text; afterwards the block takes its place again, as the
+caller wrote it. So nothing is lost, the order is kept, hooks and LiteLLM's own edits of the history still apply, and no
+file is copied. Pure.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ _ANTHROPIC_OWN = frozenset({"text", "tool_result"})
 _RESPONSES_OWN = frozenset(
     {"text", "input_text", "output_text", "summary_text", "reasoning_text", "refusal", "encrypted_content"}
 )
+#: Stands for Anthropic's `is_error`, which becomes a field of the chat message.
+_IS_ERROR = PlacedPart({}, "")
 
 
 class Carrier:
@@ -44,9 +47,14 @@ class Carrier:
         for message in messages if self._blocks else ():
             content = message.get("content")
             if isinstance(content, str) and self._sign in content:
-                message["content"] = self._split(content)
+                parts = self._split(content)
             elif isinstance(content, list):
-                message["content"] = [part for item in content for part in self._found(item)]
+                parts = [part for item in content for part in self._found(item)]
+            else:
+                continue
+            message["content"] = [part for part in parts if part is not _IS_ERROR]
+            if len(message["content"]) < len(parts):
+                message["is_error"] = True
 
     def _in_message(self, number: int, message: Any) -> Any:
         content = message.get("content") if isinstance(message, Mapping) else None
@@ -55,10 +63,17 @@ class Carrier:
         blocks = self._lines(content, "text", _ANTHROPIC_OWN, number)
         for at, block in enumerate(blocks):
             if isinstance(block, Mapping) and block.get("type") == "tool_result":
-                inner = block.get("content")
-                if isinstance(inner, list):
-                    blocks[at] = {**block, "content": self._lines(inner, "text", _ANTHROPIC_OWN, number, at + 1)}
+                blocks[at] = {**block, "content": self._in_result(block, number, at + 1)}
         return {**message, "content": blocks}
+
+    def _in_result(self, block: Mapping[str, Any], number: int, at: int) -> Any:
+        content = block.get("content")
+        if isinstance(content, list):
+            content = self._lines(content, "text", _ANTHROPIC_OWN, number, at)
+        if block.get("is_error") is not True:
+            return content
+        shown = content if isinstance(content, list) else [{"type": "text", "text": content or ""}]
+        return [{"type": "text", "text": self._line(_IS_ERROR)}, *shown]
 
     def _in_item(self, number: int, item: Any) -> Any:
         if not isinstance(item, Mapping):
@@ -75,10 +90,14 @@ class Carrier:
         for at, block in enumerate(blocks, start=1):
             if isinstance(block, Mapping) and block.get("type") not in own:
                 # A type that LiteLLM accepts in every message.
-                self._blocks.append(PlacedPart({"type": "file", "file": block}, place_of(number, *outer, at)))
-                block = {"type": text_type, "text": f"{self._sign}{len(self._blocks) - 1}]"}
+                part = PlacedPart({"type": "file", "file": block}, place_of(number, *outer, at))
+                block = {"type": text_type, "text": self._line(part)}
             kept.append(block)
         return kept
+
+    def _line(self, part: PlacedPart) -> str:
+        self._blocks.append(part)
+        return f"{self._sign}{len(self._blocks) - 1}]"
 
     def _found(self, item: Any) -> list[Any]:
         text = item.get("text") if isinstance(item, Mapping) else None

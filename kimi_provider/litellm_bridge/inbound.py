@@ -204,6 +204,7 @@ def _message(number: int, message: Mapping[str, Any], ignored: set[str]) -> Mess
         tool_calls=tuple(_calls(message.get("tool_calls"))),
         tool_call_id=_text_or_none(message.get("tool_call_id")),
         name=_text_or_none(message.get("name")),
+        is_error=message.get("is_error") is True,
     )
 
 

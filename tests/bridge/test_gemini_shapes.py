@@ -71,7 +71,10 @@ def test_settings_tools_and_what_has_no_place() -> None:
                 "responseSchema": {"type": "OBJECT", "properties": {"a": {"type": "STRING"}}},
                 "thinkingConfig": {"thinkingLevel": "LOW"},
             },
-            "tools": [{"functionDeclarations": [{"name": "f", "parameters": {"type": "OBJECT"}}]}, {"urlContext": {}}],
+            "tools": [
+                {"functionDeclarations": [{"name": "g"}, {"name": "f", "parameters": {"type": "OBJECT"}}]},
+                {"urlContext": {}},
+            ],
             "toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["f"]}},
         }
     )
@@ -79,8 +82,9 @@ def test_settings_tools_and_what_has_no_place() -> None:
     assert body["messages"][0] == {"role": "system", "content": "Be brief."}
     assert (body["max_tokens"], body["stop"], body["reasoning_effort"]) == (9, ["x"], "low")
     assert body["response_format"]["json_schema"]["schema"]["properties"] == {"a": {"type": "string"}}
-    assert body["tools"][0]["function"]["parameters"] == {"type": "object"}
-    assert body["tool_choice"] == {"type": "function", "function": {"name": "f"}}
+    (tool,) = body["tools"]
+    assert (tool["function"]["name"], tool["function"]["parameters"]) == ("f", {"type": "object"})
+    assert body["tool_choice"] == "required"
     assert chat.ignored == ("tools.urlContext", "topK")
 
 

@@ -119,15 +119,18 @@ def _take_tools(fields: Mapping[str, Any], body: Json, ignored: list[str]) -> No
                 ignored.append(f"tools.{camel(name)}")
     if not functions:
         return
-    body["tools"] = functions
     tool_config = snake(mapping(fields.get("tool_config"), "toolConfig"))
     calling = snake(mapping(tool_config.get("function_calling_config"), "functionCallingConfig"))
     mode = str(calling.get("mode") or "").lower()
-    names = calling.get("allowed_function_names")
-    if mode == "any" and isinstance(names, list) and len(names) == 1:
-        body["tool_choice"] = {"type": "function", "function": {"name": str(names[0])}}
-    elif mode in _TOOL_CHOICES:
+    if mode in _TOOL_CHOICES:
         body["tool_choice"] = _TOOL_CHOICES[mode]
+    names = items(calling.get("allowed_function_names"), "allowedFunctionNames")
+    if names and mode in ("any", "validated"):
+        # A chat request can force one tool or any: those that may not be called are not offered.
+        functions = [function for function in functions if function["function"]["name"] in names]
+        if not functions:
+            raise BadRequest("allowedFunctionNames has none of the declared functions")
+    body["tools"] = functions
 
 
 def _function(declaration: Mapping[str, Any]) -> Json:
