@@ -163,7 +163,7 @@ async def first_token(bed: Bed) -> Pair:
     async def one(proxy: Mitmdump) -> list[float]:
         return [(await _streamed(proxy, 1, 1))[0]]
 
-    return await _in_turns(bed, one, 40)
+    return await _in_turns(bed, one, 120)
 
 
 async def chunk_delay(bed: Bed) -> Pair:

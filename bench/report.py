@@ -38,7 +38,8 @@ async def run(figures: Sequence[Figure], rounds: int) -> bool:
     console.print(table)
     console.print(
         f"ours: kimi/, theirs: openai/ on the same proxy (decoder: slicing + orjson; start: bare litellm; "
-        f"memory: a provider that does nothing; round trips: an API of one call). "
+        f"memory: a provider that does nothing; round trips: an API of one call; "
+        f"redirector: mitmdump with the least script). "
         f"Medians of {rounds} round{'s' * (rounds > 1)}, {time.monotonic() - began:.0f} s.",
         soft_wrap=True,
     )

@@ -169,7 +169,8 @@ async def _child(
 
     def pass_on(number: int) -> None:
         if child.returncode is None:
-            child.send_signal(number)
+            with suppress(PermissionError):  # it has become another user's, as sudo does
+                child.send_signal(number)
 
     def pass_on_unless_it_has_it(number: int) -> None:
         if not _sent_by_terminal():

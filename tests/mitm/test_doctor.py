@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mitm_addon import doctor, sockets
+from mitm_addon import cli, doctor, sockets
 from mitm_addon.redirect import Tally
 from mitm_addon.sockets import Direct
 
@@ -65,6 +65,12 @@ def test_a_python_without_mitmproxy(world: World) -> None:
         assert done.returncode in (1, 2)
         assert "mitmproxy is not installed for this Python" in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_an_old_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mitmproxy.version", None)
+    monkeypatch.setattr(sys, "version_info", (3, 11, 7))
+    assert "this Python 3.11: use Python 3.13 or newer" in cli.missing()
 
 
 def test_a_runtime_that_does_not_trust_the_ca(world: World) -> None:
