@@ -1,18 +1,17 @@
 """The addon: mitmproxy's hooks, and nothing but hooks.
 
-Destination and credentials are settled in `requestheaders`, before a byte can leave; the body in `request`. A hook of
-mitmproxy's that raises is logged and the call goes on to its provider with its key: so each of ours that could let one
-go is wrapped, and ends the call instead. What is decided, and how bytes change, is in the other modules.
+Destination and credentials are settled in `requestheaders`, before a byte can leave; the body in `request`. Each hook
+that could let a call go to its provider is wrapped, and ends it when it fails (`closing`). What is decided, and how
+flows and bytes change, is in the other modules.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,20 +21,15 @@ from mitmproxy.proxy import layer, layers
 from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
-from . import bodies, heap, options, rewrite
+from . import bodies, flows, heap, options, rewrite
+from .closing import end_connection, end_flow, end_handshake, fails_closed
 from .gateway import Watch
 from .pinning import Client, Pinned
-from .replies import SERVED_BY, Caller, Failure
+from .replies import Caller, Failure
 from .routes import Host, Match
 
 log = logging.getLogger(__name__)
 
-#: In a flow's metadata: whom the call is from, for calls that go to the gateway.
-_CALLER = "kimi_caller"
-#: The same, for calls that we have answered ourselves.
-_ANSWERED = "kimi_answered"
-#: Bodies from this size on are worth some care for memory.
-_LARGE_BYTES = 4 * 1024 * 1024
 #: Bodies up to this size are rewritten on the event loop, in less than 5 ms.
 _INLINE_BYTES = 256 * 1024
 
@@ -54,64 +48,6 @@ class Tally:
 
 class ModelUnknown(Exception):
     """A model name that the table refuses."""
-
-
-def fails_closed(end: Callable[[Redirector, Any], None]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make a hook end what it was called for, by `end`, when it raises."""
-
-    def wrap(hook: Callable[..., Any]) -> Callable[..., Any]:
-        # Neither message nor traceback is logged: they may quote headers.
-        def close(self: Redirector, subject: Any, exc: Exception) -> None:
-            log.error("%s failed with %s; the call is ended, nothing was sent on.", hook.__name__, type(exc).__name__)
-            end(self, subject)
-
-        if inspect.iscoroutinefunction(hook):
-
-            @functools.wraps(hook)
-            async def wrapped_async(self: Redirector, subject: Any) -> None:
-                try:
-                    await hook(self, subject)
-                except exceptions.AddonHalt:
-                    raise
-                except Exception as exc:  # noqa: BLE001  # mitmproxy would let the call go on
-                    close(self, subject, exc)
-
-            return wrapped_async
-
-        @functools.wraps(hook)
-        def wrapped(self: Redirector, subject: Any) -> None:
-            try:
-                hook(self, subject)
-            except exceptions.AddonHalt:
-                raise
-            except Exception as exc:  # noqa: BLE001  # mitmproxy would let the call go on
-                close(self, subject, exc)
-
-        return wrapped
-
-    return wrap
-
-
-def _end_flow(self: Redirector, flow: http.HTTPFlow) -> None:
-    """Answer with an error; hang up when even that fails, or when an answer is on its way."""
-    try:
-        caller = _caller(flow) or Caller(dialect="openai")
-        if flow.response is None:
-            return self.answer(flow, caller, Failure.BROKEN, "An error inside the redirector. Nothing was sent on.")
-    except Exception:  # noqa: BLE001, S110  # hanging up is what is left
-        pass
-    flow.kill()
-
-
-def _end_handshake(self: Redirector, data: tls.ClientHelloData) -> None:
-    """Neither decrypt nor forward: a connection without a destination closes."""
-    data.context.server.address = None
-    data.ignore_connection = True
-
-
-def _end_connection(self: Redirector, nextlayer: layer.NextLayer) -> None:
-    nextlayer.context.server.address = None
-    nextlayer.layer = layers.TCPLayer(nextlayer.context, ignore=True)
 
 
 class Redirector:
@@ -166,7 +102,7 @@ class Redirector:
         """Count."""
         self.tally.connections += 1
 
-    @fails_closed(_end_connection)
+    @fails_closed(end_connection)
     def next_layer(self, nextlayer: layer.NextLayer) -> None:
         """What a tunnel holds that is not TLS: of unlisted hosts it passes unread, of listed ones it must be HTTP."""
         context = nextlayer.context
@@ -183,7 +119,7 @@ class Redirector:
         else:
             nextlayer.layer = layers.HttpLayer(context, HTTPMode.transparent)
 
-    @fails_closed(_end_handshake)
+    @fails_closed(end_handshake)
     def tls_clienthello(self, data: tls.ClientHelloData) -> None:
         """Decrypt listed hosts only."""
         host = self._listed(data.context.server.address, data.client_hello.sni)
@@ -231,7 +167,7 @@ class Redirector:
 
     # --- calls ----------------------------------------------------------------------------------------------
 
-    @fails_closed(_end_flow)
+    @fails_closed(end_flow)
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Settle where a call goes, and strip it, before its body is read."""
         if flow.response is not None:  # such as the proxy's own 407
@@ -247,23 +183,23 @@ class Redirector:
             originator=headers.get(b"originator", b""),
             user_agent=headers.get(b"user-agent", b""),
         )
-        _remember(flow, caller)
+        flows.remember(flow, caller)
         path, _, query = flow.request.path.partition("?")
         match = host.match(path)
         if match is not None and match.dialect is not None:
             caller = replace(caller, dialect=match.dialect)
-            _remember(flow, caller)
+            flows.remember(flow, caller)
         websocket = headers.get(b"upgrade", b"").lower() == b"websocket"
         if match is None or match.policy == "pass":
             if self._settings().strict:
-                self.answer(flow, caller, Failure.REFUSED, f"{path} of {host.name} is not redirected, and strict mode "
+                flows.answer(flow, caller, Failure.REFUSED, f"{path} of {host.name} is not redirected, and strict mode "
                             "lets nothing else reach the provider.")  # fmt: skip
             else:
                 self._pass(flow)
         elif websocket:
-            self.answer(flow, caller, Failure.WEBSOCKET, "The gateway speaks no WebSocket here. Use HTTP.")
+            flows.answer(flow, caller, Failure.WEBSOCKET, "The gateway speaks no WebSocket here. Use HTTP.")
         elif match.policy == "refuse":
-            self.answer(flow, caller, Failure.REFUSED, f"The gateway has nothing like {path} of {host.name}.")
+            flows.answer(flow, caller, Failure.REFUSED, f"The gateway has nothing like {path} of {host.name}.")
         elif _length(headers.get(b"content-length", b"")) > self._settings().max_body_bytes:
             self._too_large(flow, caller)
         elif await self._gateway_is_up():
@@ -273,13 +209,13 @@ class Redirector:
             self._pass(flow)
         else:
             url = self._settings().gateway.url
-            self.answer(flow, caller, Failure.GATEWAY_DOWN, f"The gateway at {url} does not answer. Start it with: "
+            flows.answer(flow, caller, Failure.GATEWAY_DOWN, f"The gateway at {url} does not answer. Start it with: "
                         "kimi-provider serve. Nothing was sent to the provider.")  # fmt: skip
 
-    @fails_closed(_end_flow)
+    @fails_closed(end_flow)
     async def request(self, flow: http.HTTPFlow) -> None:
         """The body of a redirected call: decompressed, and with the gateway's name for its model."""
-        caller = _caller(flow)
+        caller = flows.caller(flow)
         if caller is None or flow.response is not None:
             return
         message = flow.request
@@ -296,31 +232,27 @@ class Redirector:
         except bodies.BodyTooLarge:
             return self._too_large(flow, caller)
         except bodies.EncodingUnknown as exc:
-            return self.answer(flow, caller, Failure.ENCODING_UNKNOWN, f"Content-Encoding {str(exc)[:40]} is unknown.")
+            return flows.answer(flow, caller, Failure.ENCODING_UNKNOWN, f"Content-Encoding {str(exc)[:40]} is unknown.")
         except bodies.BodyBroken as exc:
-            return self.answer(flow, caller, Failure.BODY_BROKEN, f"The compressed body can't be read: {exc}.")
+            return flows.answer(flow, caller, Failure.BODY_BROKEN, f"The compressed body can't be read: {exc}.")
         except rewrite.BodyError as exc:
-            return self.answer(flow, caller, Failure.BODY_BROKEN, str(exc))
+            return flows.answer(flow, caller, Failure.BODY_BROKEN, str(exc))
         except ModelUnknown as exc:
             return self._model_unknown(flow, caller, str(exc))
-        message.raw_content = body
-        # Whatever framing the client used, the gateway gets a length.
-        kept = [field for field in message.headers.fields if field[0].lower() not in _FRAMING]
-        message.headers.fields = (*kept, (b"content-length", b"%d" % len(body))) if body else tuple(kept)
+        flows.set_body(flow, body)
 
-    @fails_closed(_end_flow)
+    @fails_closed(end_flow)
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Never hold an answer back, whoever gives it."""
         response = flow.response
-        if response is None or _ANSWERED in flow.metadata:
+        if response is None:
+            return
+        if flows.is_answered(flow):
+            self.tally.refused += 1
             return
         response.stream = True
-        if _CALLER in flow.metadata:
-            kept = [field for field in response.headers.fields if field[0].lower() not in _KEPT_BACK]
-            response.headers.fields = (*kept, (SERVED_BY.encode(), b"kimi-gateway"))
-            if len(flow.request.raw_content or b"") >= _LARGE_BYTES:
-                # It has been sent; an answer may take minutes, and mitmproxy's flows outlive it.
-                flow.request.raw_content = None
+        if flows.caller(flow) is not None:
+            flows.from_gateway(flow, response)
         elif self._listed(flow.server_conn.address, flow.client_conn.sni, flow.request.host) is not None:
             # HTTP/3 would go round this proxy.
             response.headers.pop("alt-svc", None)
@@ -340,38 +272,17 @@ class Redirector:
 
     def _pass(self, flow: http.HTTPFlow) -> None:
         self.tally.passed += 1
-        flow.metadata.pop(_CALLER, None)
-        flow.request.stream = True
+        flows.let_pass(flow)
 
     def _redirect(self, flow: http.HTTPFlow, caller: Caller, match: Match, query: str) -> None:
-        gateway, request = self._settings().gateway, flow.request
         model = None if match.model is None else self._find_model(match.model)
         if match.model is not None and model is None:
             return self._model_unknown(flow, caller, match.model)
-        framing = [field for field in request.headers.fields if field[0].lower() in _FRAMING]
-        kept = rewrite.query(query)
-        request.scheme = gateway.scheme
-        # Below mitmproxy's setters: each of them would write a Host header, and the headers are made anew.
-        request.data.host, request.data.port = gateway.host, gateway.port
-        request.data.authority = b""
-        request.path = gateway.prefix + match.target(model) + (f"?{kept}" if kept else "")
-        request.headers = http.Headers(
-            [
-                *rewrite.headers(request.headers.fields),
-                *framing,
-                (b"authorization", b"Bearer " + gateway.key.encode()),
-                (b"accept-encoding", b"identity"),
-            ]
-        )
-        request.host_header = gateway.authority
-        request.stream = False
-        if flow.server_conn.via is not None:
-            # The company's proxy is for what passes. The object is the connection's, other calls go on using it.
-            flow.server_conn = connection.Server(address=(gateway.host, gateway.port))
+        flows.to_gateway(flow, self._settings().gateway, match.target(model), query)
         self.tally.redirected += 1
 
     def _rewritten(self, body: bytes, encodings: str, caller: Caller) -> bytes:
-        if len(body) >= _LARGE_BYTES:
+        if len(body) >= flows.LARGE_BYTES:
             heap.give_back()
         body = bodies.plain(body, encodings, self._settings().max_body_bytes)
         # Gemini's name is in the path; its body has none of its own.
@@ -387,38 +298,13 @@ class Redirector:
             raise ModelUnknown(name)
         return found
 
-    def answer(self, flow: http.HTTPFlow, caller: Caller, failure: Failure, message: str) -> None:
-        """Answer in the gateway's place."""
-        self.tally.refused += 1
-        reply = caller.told(failure, message)
-        flow.request.stream = False
-        flow.metadata[_ANSWERED] = True
-        flow.response = http.Response.make(reply.status, reply.body, reply.headers)
-
     def _too_large(self, flow: http.HTTPFlow, caller: Caller) -> None:
         limit = self._settings().max_body_bytes // (1024 * 1024)
-        self.answer(flow, caller, Failure.TOO_LARGE, f"The body is larger than {limit} MiB (kimi_max_body_mb).")
+        flows.answer(flow, caller, Failure.TOO_LARGE, f"The body is larger than {limit} MiB (kimi_max_body_mb).")
 
     def _model_unknown(self, flow: http.HTTPFlow, caller: Caller, name: str) -> None:
         message = f"No model of the gateway stands for '{name[:80]}'. Add it to models.map of your routes file."
-        self.answer(flow, caller, Failure.MODEL_UNKNOWN, message)
-
-
-#: Of the gateway's answers. A cookie would reach the provider with the next call that passes; a redirect would send the
-#: client, with its own key, straight to the gateway.
-_KEPT_BACK = (b"set-cookie", b"location", b"alt-svc")
-#: How the body is framed, until it is read; and what makes curl send it.
-_FRAMING = (b"content-length", b"transfer-encoding", b"content-encoding", b"expect")
-
-
-def _remember(flow: http.HTTPFlow, caller: Caller) -> None:
-    # As plain values: mitmproxy writes metadata into its flow files.
-    flow.metadata[_CALLER] = asdict(caller)
-
-
-def _caller(flow: http.HTTPFlow) -> Caller | None:
-    known = flow.metadata.get(_CALLER)
-    return None if known is None else Caller(**known)
+        flows.answer(flow, caller, Failure.MODEL_UNKNOWN, message)
 
 
 def _length(text: bytes) -> int:

@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 import mitm_addon.redirect as redirect
-from mitm_addon import rewrite
+from mitm_addon import flows, rewrite
 from mitm_addon.gateway import Watch
 from mitm_addon.pinning import Client
 from mitm_addon.redirect import Redirector
@@ -117,7 +117,7 @@ _BOOMS = {
     "requestheaders, half stripped": (rewrite, "query"),
     "request": (rewrite, "model"),
     "everywhere": (Redirector, "_settings"),
-    "the answer itself": (Redirector, "answer"),
+    "the answer itself": (flows, "answer"),
 }
 
 
@@ -142,7 +142,7 @@ def test_an_exception_ends_the_call(rig: Rig, monkeypatch: pytest.MonkeyPatch, h
 
 
 def test_an_exception_while_an_answer_begins_ends_it(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redirect, "SERVED_BY", 0)  # headers can't be asked for a number
+    monkeypatch.setattr(flows, "SERVED_BY", 0)  # a number has no bytes
     answer = rig.post(OPENAI, PROMPT, *KEYS)
     assert answer.status == 0
     rig.assert_nothing_reached_the_provider()
