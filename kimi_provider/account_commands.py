@@ -55,20 +55,20 @@ def _print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False, indent=2))  # noqa: T201  # as it is: no markup, no wrapping
 
 
-@app.command()
+@app.command(context_settings={"allow_extra_args": True})
 def add(
+    context: typer.Context,
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="Read it from a file: a recording (HAR) or anything pasted.")
     ] = None,
     as_json: AsJson = False,
-    given: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
 ) -> None:
     """Add accounts from standard input, a file, or a hidden prompt: refresh_token, cookie, HAR, cURL, localStorage.
 
     Never as an argument: others on this machine would see it in the list of processes, and the shell would keep it.
     """
     with one_sentence():
-        if given:
+        if context.args:
             raise BadRequest(
                 "A credential is not taken as an argument: the list of processes and the shell's history show it",
                 cure=f"Take it out of the history, then run {program()} accounts add and paste it, or pipe it in.",

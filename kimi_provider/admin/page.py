@@ -69,12 +69,7 @@ class AccountPage:
         session = self._door.session(request)
         if session is None:
             return self._sign_in()
-        try:
-            table: str = await self._table()
-            readiness = await self._roster.readiness(os.environ)
-        except Unavailable:
-            return self._page(csrf=session.csrf, table=Markup(""), hint=self._t["store_away"])
-        return self._page(csrf=session.csrf, table=table, hint=readiness.hint)
+        return self._page(csrf=session.csrf, table=await self._table(), hint=self._roster.hint(os.environ))
 
     def _page(self, **values: Any) -> Response:
         more = {"demo": self._settings.kimi_demo, "durable": self._roster.durable, "advice": ADVICE[self._lang]}
@@ -111,29 +106,26 @@ class AccountPage:
     async def _news(self, request: Request) -> Response:
         if self._door.session(request) is None:
             return _reload()
-        try:
-            table = await self._table()
-        except Unavailable:
-            return Response(status_code=204)  # the page stays as it is; the next action says why
+        table = await self._table()
         seen = request.query_params.get("seen", "")
         if seen and f"seen={seen}&" in table:
             return Response(status_code=204, headers=HEADERS)
         return HTMLResponse(table, headers=HEADERS)
 
     async def _table(self) -> Markup:
-        rows, failures = await self._roster.rows(), await self._roster.failures(_FAILURES_SHOWN)
         now = time.time()
-        inner = render(
-            "table.html",
-            t=self._t,
-            lines=[self._line(row, now) for row in rows],
-            failures=[self._failure(one, now) for one in failures],
-        )
+        try:
+            lines = [self._line(row, now) for row in await self._roster.rows()]
+            failures = [self._failure(one, now) for one in await self._roster.failures(_FAILURES_SHOWN)]
+        except Unavailable:  # the page says so, and goes on asking
+            inner = Markup('<p class="note bad" role="alert">{}</p>').format(self._t["store_away"])
+        else:
+            inner = Markup(render("table.html", t=self._t, lines=lines, failures=failures))  # noqa: S704  # escaped there
         digest = hashlib.sha256(inner.encode()).hexdigest()[:16]
         return Markup(
             '<section id="table" hx-get="accounts/table?seen={}&amp;" hx-trigger="every 2s, changed from:body" '
             'hx-target="this" hx-swap="outerHTML">{}</section>'
-        ).format(digest, Markup(inner))  # noqa: S704  # rendered and escaped by the template above
+        ).format(digest, inner)
 
     def _line(self, row: AccountRow, now: float) -> dict[str, Any]:
         known, t = row.understood, self._t

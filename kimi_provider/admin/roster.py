@@ -121,9 +121,13 @@ class Roster:
 
         return await store.run(work)
 
+    def hint(self, environment: Mapping[str, str]) -> str | None:
+        """What threatens the accounts on this machine, as a sentence; a demo's are meant to end."""
+        return None if self._settings.kimi_demo else durability_hint(self._settings, environment)
+
     async def readiness(self, environment: Mapping[str, str]) -> Readiness:
         """Whether any shared account may answer; while the store is away, as far as this process knows."""
-        hint = None if self._settings.kimi_demo else durability_hint(self._settings, environment)
+        hint = self.hint(environment)
         try:
             rows = await self.rows()
         except Unavailable as exc:

@@ -6,7 +6,7 @@ Times are Unix seconds, tokens of usage are estimates. An account is in exactly 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from ..accounts import Credential, TokenPair
@@ -106,6 +106,8 @@ class Notes:
 def account_row(account: StoredAccount, pair: TokenPair, notes: Notes, upstream: Upstream) -> AccountRow:
     """Put together what is known of `account`."""
     understood = Understood.of(Credential.of(refresh=pair.refresh, access=pair.access), upstream)
+    # An account that was named before its user was known keeps its name.
+    understood = replace(understood, short_id=account.short_id)
     cooldowns = tuple(
         CooldownRow(
             scope=one.scope,

@@ -70,6 +70,13 @@ def test_an_account_over_the_api(site: Site) -> None:
     assert site.rows() == []
 
 
+def test_an_old_account_keeps_its_name_when_its_user_is_known(site: Site) -> None:
+    dan = site.add("dan", kind="opaque")
+    assert (dan["kind"], dan["short_id"][0]) == ("opaque", "#")
+    assert site.http.post(f"/kimi/api/accounts/{dan['id']}/check").json()["live"] is True
+    assert [row["short_id"] for row in site.rows()] == [dan["short_id"]]
+
+
 def test_a_recording_is_the_body_itself(site: Site) -> None:
     token = site.simulator.login("ada")["access_token"]
     request = {"url": f"{site.simulator.url}/x", "headers": [{"name": "Cookie", "value": f"kimi-auth={token}"}]}
@@ -115,24 +122,22 @@ def test_without_a_store_accounts_can_be_seen_and_not_removed(tmp_path: Path, si
 
 def test_a_store_that_can_not_be_written_is_said_and_nothing_is_lost(site: Site) -> None:
     ada = site.add("ada")
-    store = site.roster.store
-    assert store is not None
-
-    from sqlalchemy import event
-
-    def refuse(connection: Any, *_: Any) -> None:
-        connection.exec_driver_sql("PRAGMA query_only=ON")  # as on a disk that turned read-only
-
-    event.listen(store._database.engine, "begin", refuse)
-    answer = site.http.post(f"/kimi/api/accounts/{ada['id']}/disable")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
-    assert "Check the disk" in answer.json()["error"]["message"]
-    with site.signed_in() as (client, own):
+    with site.with_store_that_says("PRAGMA query_only=ON"), site.signed_in() as (client, own):
+        answer = site.http.post(f"/kimi/api/accounts/{ada['id']}/disable")
         said = client.post("/kimi/accounts/pause", data={"account": ada["id"]}, headers=own)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+    for text in (answer.json()["error"]["message"], said.text):
+        assert "Check the disk" in text
     assert said.status_code == 503
-    assert "Check the disk" in said.text
-    event.remove(store._database.engine, "begin", refuse)
     assert [(row["id"], row["state"]) for row in site.rows()] == [(ada["id"], "ok")]
+
+
+def test_ready_without_the_store_says_what_this_process_knows(site: Site) -> None:
+    site.add("ada")
+    with site.with_store_that_says("SELECT * FROM gone"):
+        ready = site.http.get("/kimi/ready").json()
+    assert ready["usable"] == 1
+    assert "can't be used now" in ready["hint"]
 
 
 # --- /token/check ---

@@ -247,3 +247,12 @@ def test_cool_downs_and_failures_are_shown(site: Site, visit: Visit) -> None:
     expect(row).to_contain_text("3 failed")
     expect(row).to_contain_text("about 45 000 tokens")
     expect(page.locator(".failures tbody tr")).to_have_count(1)
+
+
+def test_a_store_that_goes_away_and_comes_back(site: Site, visit: Visit) -> None:
+    ada = site.add("ada")
+    page = visit(site)
+    with site.with_store_that_says("SELECT * FROM gone"):
+        expect(page.get_by_role("alert")).to_contain_text("The account store can't be used now")
+    expect(row_of(page, ada["short_id"]).locator(".badge")).to_have_text("ready")
+    expect(page.get_by_role("alert")).to_have_count(0)

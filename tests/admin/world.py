@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import httpx
 import uvicorn
+from sqlalchemy import event
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount
 
@@ -81,6 +82,21 @@ class Site:
     def rows(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = self.http.get("/kimi/api/accounts").json()["accounts"]
         return rows
+
+    @contextmanager
+    def with_store_that_says(self, statement: str) -> Iterator[None]:
+        """Every transaction begins with `statement`, which breaks it as a broken disk would."""
+        assert self.roster.store is not None
+        engine = self.roster.store._database.engine
+
+        def spoil(connection: Any) -> None:
+            connection.exec_driver_sql(statement)
+
+        event.listen(engine, "begin", spoil)
+        try:
+            yield
+        finally:
+            event.remove(engine, "begin", spoil)
 
     @contextmanager
     def signed_in(self) -> Iterator[tuple[httpx.Client, dict[str, str]]]:
