@@ -67,6 +67,8 @@ def read(
     body = _mapping(_mapping((litellm_params or {}).get("proxy_server_request")).get("body"))
     if (params.get("n") or 1) != 1:
         raise BadRequest("n must be 1: Kimi writes one answer per call")
+    if params.get("thread") or body.get("thread"):
+        raise BadRequest("thread: no messages are kept here", cure="Send the whole history.")
     offered = params.get("tools") or ()
     tools, others = tool_specs([tool for tool in offered if not _is_web_search(tool)])
     native_search = params.get("web_search_options") is not None or any(map(_is_web_search, offered))

@@ -10,12 +10,15 @@ import asyncio
 import difflib
 import logging
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import orjson
 from fastapi import APIRouter, HTTPException, Request, Response
-from fastapi.responses import HTMLResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from litellm import logging_callback_manager
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy import proxy_server
@@ -64,7 +67,7 @@ def start_up(handler: KimiLLM, limits: list[str], provider: str) -> None:
     if (hint := durability_hint(engine.settings, os.environ)) is not None:
         log.warning("kimi-provider: %s", hint)
     listing = Listing(handler, provider)
-    for limit in [*limits, *_tell_retry_after(), *listing.expand_wildcards()]:
+    for limit in [*limits, *_tell_more_of_errors(), *listing.expand_wildcards()]:
         log.warning("kimi-provider: %s", limit)
     for router in (
         _router(handler, listing),
@@ -108,8 +111,8 @@ def _router(handler: KimiLLM, listing: Listing) -> APIRouter:
 
 class GatewayHooks(CustomLogger):  # type: ignore[misc]  # litellm is not followed by mypy
     """Mends what LiteLLM answers badly around the provider, for our models only: a mistyped name (400 without a hint),
-    an empty /v1/messages (500), a reached limit without retry-after, headers of an answer that some routes leave out,
-    silence on streams that allow for keep-alives.
+    an empty /v1/messages (500), a thread of Anthropic's (its newest message would be answered alone), a reached limit
+    without retry-after, headers of an answer that some routes leave out, silence on streams that allow for keep-alives.
     """
 
     def __init__(self, provider: str, listing: Listing, engine: KimiEngine) -> None:
@@ -132,6 +135,9 @@ class GatewayHooks(CustomLogger):  # type: ignore[misc]  # litellm is not follow
         served = self._listing.served()
         if call_type == "anthropic_messages" and not data.get("messages") and name in served:
             raise _refusal(400, "messages is empty. Add at least one user message.")
+        if call_type == "anthropic_messages" and data.get("thread") and name in served:
+            _told.set(_Told(details=_NO_THREADS))
+            raise _refusal(400, "thread: no messages are kept here. Send the whole history.")
         if _known(name):
             return
         shown = name if len(name) <= 80 else name[:77] + "..."
@@ -161,25 +167,45 @@ class GatewayHooks(CustomLogger):  # type: ignore[misc]  # litellm is not follow
         if waiting in (None, "0") or not isinstance(name, str) or self._listing.model_of(name) is None:
             return
         original_exception.headers = {"retry-after": waiting}  # type: ignore[attr-defined]  # where LiteLLM looks first
-        _retry_after.set(waiting)
+        _told.set(_Told(retry_after=waiting))
 
 
-#: What the hook above has to say to the endpoint that is answering in the same task.
-_retry_after: ContextVar[str | None] = ContextVar("kimi_retry_after", default=None)
+#: By these words Anthropic's SDK sends the whole history from then on.
+_NO_THREADS = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
 
 
-def _tell_retry_after() -> list[str]:
-    """LiteLLM's /v1/messages takes no headers from an error: add ours to the response it builds. Returns a sentence
-    when it can't be done. Unnecessary once LiteLLM sends an exception's headers there, as on its other routes.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Told:
+    """What an error of /v1/messages says beside its text."""
+
+    retry_after: str | None = None
+    details: Mapping[str, Any] | None = None
+
+
+#: What the hooks above have to say to the endpoint that is answering in the same task.
+_told: ContextVar[_Told | None] = ContextVar("kimi_told_of_error", default=None)
+
+
+def _tell_more_of_errors() -> list[str]:
+    """LiteLLM's /v1/messages takes neither headers nor details from an error: add ours to the response it builds.
+    Returns a sentence when it can't be done. Unnecessary once LiteLLM sends an exception's headers there, as on its
+    other routes, and a refusal's details.
     """
     original = getattr(anthropic_endpoints, "_anthropic_error_json_response", None)
     if original is None:
-        return ["a reached limit says no retry-after on /v1/messages (LiteLLM has changed how that route fails)"]
+        return [
+            "a reached limit says no retry-after on /v1/messages, and Anthropic's tool runner needs thread=False "
+            "(LiteLLM has changed how that route fails)"
+        ]
 
     def respond(exc: Any, request: Any) -> Any:
-        response = original(exc, request)
-        if (waiting := _retry_after.get()) is not None:
-            response.headers.setdefault("retry-after", waiting)
+        response, told = original(exc, request), _told.get() or _Told()
+        if told.retry_after is not None:
+            response.headers.setdefault("retry-after", told.retry_after)
+        if told.details is not None:
+            body = orjson.loads(response.body)
+            body["error"]["details"] = told.details
+            response = JSONResponse(body, response.status_code)
         return response
 
     anthropic_endpoints._anthropic_error_json_response = respond
