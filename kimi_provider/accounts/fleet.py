@@ -16,19 +16,18 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from typing import Final
 
 from ..errors import Unavailable
 from ..settings import Settings
-from ..store import Store, StoredAccount, StoredCooldown, StoredFailure, StreamCount, StreamWish, Transaction, Usage
+from ..store import Store, StoredAccount, StoredCooldown, StoredFailure, StreamWish, Usage
 from ..store.streams import RENEW_S
 from ..upstream import Upstream
 from .account import Account
 from .board import Board
 from .cooldowns import Cooldown
-from .newsroom import News, Newsroom
+from .exchange import Answer, Plan, Told, exchanged
+from .newsroom import Newsroom
 
 log = logging.getLogger(__name__)
 
@@ -39,34 +38,6 @@ ASK_AGAIN_S: Final = 0.1
 IDLE_S: Final = 0.25
 _MAX_NEWS: Final = 10_000
 _END_PATIENCE_S: Final = 5
-
-
-_News = Callable[[Transaction], None]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Plan:
-    """What one exchange tells the store. `held` is what it will count for us before the wishes, by account id."""
-
-    held: dict[str, int]
-    given_back: dict[str, int]
-    wishes: list[StreamWish]
-    no_longer_wished: set[str]
-    unknown: list[StoredAccount]
-    news: list[_News]
-    usage: dict[tuple[str, str], Usage]
-    renew: bool
-
-    @property
-    def writes(self) -> bool:
-        return bool(self.given_back or self.wishes or self.no_longer_wished or self.news or self.usage or self.renew)
-
-
-@dataclass(slots=True)
-class _Answer:
-    counts: dict[str, StreamCount] = field(default_factory=dict)
-    number: int = 0
-    news: News | None = None
 
 
 class Fleet:
@@ -91,7 +62,7 @@ class Fleet:
         self._wishes: dict[Account, StreamWish] = {}
         self._waiting: set[str] = set()
         self._newsroom = Newsroom(board, settings, upstream)
-        self._news: list[_News] = []
+        self._news: list[Told] = []
         self._usage: dict[tuple[str, str], Usage] = {}
         self._number = -1
         self._look_at = self._renew_at = 0.0
@@ -142,7 +113,7 @@ class Fleet:
         if at_once or self._sleeps_until > time.monotonic() + IDLE_S:
             self._wake.set()
 
-    def tell(self, news: _News) -> None:
+    def tell(self, news: Told) -> None:
         """Write something soon, whatever becomes of the store meanwhile."""
         with self._board.lock:
             self._news.append(news)
@@ -214,10 +185,11 @@ class Fleet:
             self.begun += 1
             plan = self._plan()
         look = time.monotonic() >= self._look_at
-        answer = _Answer()
+        answer = Answer()
         if plan.writes or look:
             try:
-                answer = self._talk(plan, look=look)
+                known = self._number if look else None
+                answer = exchanged(self._store, self._owner, plan, newsroom=self._newsroom, known=known)
             except Unavailable:
                 with self._board.lock:
                     self._untold(plan)
@@ -229,7 +201,7 @@ class Fleet:
             self.ended = self.begun
             self._notify()
 
-    def _plan(self) -> _Plan:
+    def _plan(self) -> Plan:
         now = time.monotonic()
         wishes = dict(self._wishes)
         for account, load in self._board.loads():
@@ -247,7 +219,7 @@ class Fleet:
         usage: dict[tuple[str, str], Usage] = {}
         if now >= self._look_at:  # it may wait, and adds up meanwhile
             usage, self._usage = self._usage, {}
-        return _Plan(
+        return Plan(
             held=held,
             given_back={id_: held.get(id_, 0) for id_, count in self._counted.items() if held.get(id_, 0) < count},
             wishes=list(wishes.values()),
@@ -258,7 +230,7 @@ class Fleet:
             renew=bool(self._counted) and now >= self._renew_at,
         )
 
-    def _untold(self, plan: _Plan) -> None:
+    def _untold(self, plan: Plan) -> None:
         """The store was not there: the next exchange tells it."""
         self._news = (plan.news + self._news)[:_MAX_NEWS]
         for usage in plan.usage.values():
@@ -269,42 +241,9 @@ class Fleet:
         before = self._usage.get(key)
         self._usage[key] = more if before is None else before + more
 
-    def _talk(self, plan: _Plan, *, look: bool) -> _Answer:
-        """One transaction. Raises Unavailable."""
-        answer = _Answer()
-        kind: AbstractContextManager[Transaction] = (
-            self._store.write(durable=bool(plan.news)) if plan.writes else self._store.read()
-        )
-        with kind as rows:
-            streams = rows.streams(self._owner)
-            if plan.unknown or plan.news or plan.usage:
-                rows.accounts.lock()
-            for account in plan.unknown:
-                rows.accounts.add(account)
-            answer.number = rows.accounts.number()
-            here = streams.lock([wish.account_id for wish in plan.wishes]) if plan.wishes else frozenset()
-            for id_, left in plan.given_back.items():
-                streams.give_back(id_, left)
-            for id_ in plan.no_longer_wished:
-                streams.stop_waiting(id_)
-            if plan.renew:
-                streams.renew()
-            for wish in plan.wishes:
-                if wish.account_id in here:  # else its owner has just removed it
-                    answer.counts[wish.account_id] = streams.take(wish)
-            for news in plan.news:
-                news(rows)
-            for usage in plan.usage.values():
-                rows.usage.count(usage)
-            if look:
-                answer.counts = {count.account_id: count for count in streams.counts()} | answer.counts
-                if answer.number != self._number:
-                    answer.news = self._newsroom.read(rows)
-        return answer
-
     # --- what it learned; under the board's lock ---
 
-    def _learn(self, plan: _Plan, answer: _Answer, *, look: bool) -> None:
+    def _learn(self, plan: Plan, answer: Answer, *, look: bool) -> None:
         now = time.monotonic()
         for row in plan.unknown:
             self._newsroom.has_added(row.id, answer.number)

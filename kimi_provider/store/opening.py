@@ -171,6 +171,7 @@ def _admit(store: Store, sealer: Sealer, *, demo: bool) -> None:
     mode, table = "demo" if demo else "real", tables.about
     try:
         with store.write() as rows:
+            rows.accounts.lock()
             known = rows._connection.scalar(select(table.c.value).where(table.c.name == "mode"))
             if known is None:
                 rows._connection.execute(insert(table).values(name="mode", value=mode))

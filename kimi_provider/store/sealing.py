@@ -44,7 +44,7 @@ class Sealer:
     @classmethod
     def of(cls, text: str) -> Sealer:
         """Keys of KIMI_SECRET_KEY, separated by commas or whitespace. Raises StoreError."""
-        return cls([_key(part) for part in re.split(r"[\s,]+", text.strip())])
+        return cls([_key(part) for part in re.split(r"[\s,]+", text.strip(", \t\r\n"))])
 
     @property
     def names(self) -> frozenset[str]:

@@ -7,7 +7,9 @@ import gc
 import os
 import sqlite3
 import stat
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -25,7 +27,9 @@ from kimi_provider.store import (
     TokenPair,
     Usage,
     open_store,
+    opening,
 )
+from kimi_provider.store.database import read_url
 from kimi_provider.store.sealing import Sealer, key_id
 from tests.postgres import Postgres
 
@@ -68,6 +72,18 @@ def test_accounts_and_tokens_outlive_the_process(ada: Store, opened: Opened) -> 
         )
         assert rows.tokens.load(ADA.id) == PAIR
         assert rows.tokens.load("nobody") is None
+
+
+def test_processes_that_open_it_for_the_first_time_at_once_do_not_hinder_each_other(url: str) -> None:
+    secret, together = key(), threading.Barrier(8)
+
+    def open_it(_: int) -> Store:
+        together.wait()
+        return opening._opened(read_url(url), secret, demo=False)  # as another process would, which shares nothing
+
+    with ThreadPoolExecutor(8) as threads:
+        for store in list(threads.map(open_it, range(8))):
+            store.close()
 
 
 def test_an_account_is_added_once_and_becomes_shared_but_never_the_other_way(opened: Opened) -> None:
