@@ -28,13 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = f" The tool's command comes after --: kimi-mitm {options.action} -- {' '.join(unknown)}"
         parser.error(f"unrecognized arguments: {' '.join(unknown)}.{'' if at < len(given) else hint}")
     options.command = given[at + 1 :]
-    if options.action == "doctor":
-        from . import doctor
-
-        return doctor.main(options)
-    if problem := missing():
-        return _say(problem)
     try:
+        if options.action == "doctor":
+            from . import doctor
+
+            return doctor.main(options)
+        if problem := missing():
+            return _say(problem)
         return asyncio.run(_start(options, parser))
     except KeyboardInterrupt:  # before there is a tool to pass it to
         return 130

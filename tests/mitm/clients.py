@@ -1,4 +1,4 @@
-"""Real tools from npm, in the versions this was tried with. Installed once into the environment's own folder."""
+"""Real tools from npm, in the versions this was tried with. Installed once, for every test that runs them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ _MACHINE = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64
 )
 #: The interpreter alone, without the package that installs it by a script.
 NODE = f"node-{_SYSTEM}-{_MACHINE}"
+FOLDER = Path(__file__).parents[2] / ".venv-mitm/clients"
 PACKAGES = (
     f"{NODE}@22.23.3",
     "@anthropic-ai/claude-code@2.1.197",
@@ -32,23 +33,22 @@ def required() -> bool:
 
 def install() -> str:
     """A PATH with the tools first. Skips, or fails when they are required."""
-    folder = Path(sys.prefix) / "clients"
-    marker = folder / "installed"
+    marker = FOLDER / "installed"
     wanted = "\n".join(PACKAGES)
     if not marker.is_file() or marker.read_text("utf-8") != wanted:
         npm = shutil.which("npm")
-        problem = "npm is not there" if npm is None else _install(npm, folder)
+        problem = "npm is not there" if npm is None else _install(npm)
         if problem:
             if required():
                 pytest.fail(f"KIMI_REQUIRE_CLIS=1, but {problem}")
             pytest.skip(problem)
         marker.write_text(wanted, "utf-8")
-    modules = folder / "node_modules"
+    modules = FOLDER / "node_modules"
     return os.pathsep.join((str(modules / NODE / "bin"), str(modules / ".bin"), os.environ["PATH"]))
 
 
-def _install(npm: str, folder: Path) -> str:
-    folder.mkdir(exist_ok=True)
-    command = [npm, "install", "--no-audit", "--no-fund", "--no-save", "--prefix", str(folder), *PACKAGES]
+def _install(npm: str) -> str:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    command = [npm, "install", "--no-audit", "--no-fund", "--no-save", "--prefix", str(FOLDER), *PACKAGES]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     return "" if done.returncode == 0 else f"npm install fails: {done.stderr[-1000:]}"

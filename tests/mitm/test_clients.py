@@ -19,6 +19,8 @@ from . import clients
 from .rig import CANARY, ROOT
 from .world import World
 
+#: The first of them downloads tools of half a gigabyte, or waits for the gateway to start; each run has its own limit.
+pytestmark = pytest.mark.timeout(900)
 HERE = Path(__file__).parent
 GATEWAY_PYTHON = ROOT / ".venv/bin/python"
 KEY = "sk-test-0123456789abcdef0123456789abcdef"
