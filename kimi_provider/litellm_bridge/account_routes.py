@@ -5,6 +5,7 @@ The key is read at every request, because LiteLLM knows it only after its config
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from litellm.proxy import proxy_server
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 def routes(engine: KimiEngine, *, own_keys: bool) -> list[Route]:
     """Routes of page and API. `own_keys`: every deployment brings its own credential. Raises StoreError."""
+    logging.getLogger("uvicorn.access").addFilter(_is_worth_a_line)
     roster = Roster(engine)
     door = Door(_master_key, roster.store)
     page = AccountPage(roster, door, engine.settings)
@@ -31,3 +33,8 @@ def routes(engine: KimiEngine, *, own_keys: bool) -> list[Route]:
 def _master_key() -> str | None:
     key = proxy_server.master_key
     return key if isinstance(key, str) and key else None
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """An open page asks every two seconds what is new."""
+    return "/kimi/accounts/table" not in record.getMessage()

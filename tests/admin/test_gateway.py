@@ -57,6 +57,8 @@ def test_the_page_on_two_workers_below_a_prefix(gateway: Serve, simulator: Simul
     cookie = context.cookies()[0]
     assert (cookie["path"], cookie["httpOnly"], cookie["sameSite"]) == (f"{PREFIX}/kimi", True, "Strict")
     assert complaints == []
+    assert "/kimi/accounts" in gateway.output
+    assert "/kimi/accounts/table" not in gateway.output, "a line every two seconds would bury the others"
     assert token[-40:] not in page.content() + gateway.output
     context.close()
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from kimi_provider.store import StoredCooldown, StoredFailure, Usage
+from kimi_provider.store import StoredCooldown, StoredFailure, StreamWish, Usage
 from tests.harness import Simulator
 
 from .world import KEY, Site
@@ -240,7 +240,10 @@ def test_cool_downs_and_failures_are_shown(site: Site, visit: Visit) -> None:
             StoredCooldown(account_id=ada["id"], scope="SCENARIO_CHAT", failure=failure, hard=True, left_s=900)
         )
         rows.usage.count(Usage(account_id=ada["id"], model="kimi", answers=12, failures=3, prompt_tokens=45_000))
+        rows.streams("another worker").take(StreamWish(account_id=ada["id"], held=2, limit=2))
+        rows.streams("a third one").take(StreamWish(account_id=ada["id"], held=1, limit=2))
     row = row_of(page, ada["short_id"])
+    expect(row.locator("td").nth(3)).to_have_text("2 1 waiting", use_inner_text=False)
     expect(row.locator(".badge")).to_have_text("cooling down")
     expect(row).to_contain_text("chat for another 15 min")
     expect(row).to_contain_text("quota <b>used up</b>")  # as text
