@@ -346,9 +346,10 @@ async def test_an_answer_that_goes_on_with_another_turn_is_stopped_at_the_servic
 async def test_the_deadline_bounds_the_call(world: World, scenario: str, params: dict[str, Any], shown: str) -> None:
     world.server.queue(scenario, **params)
     events: list[Event] = []
+    engine = world.engine("ada", "bob")  # opens its account store: no part of the call
     started = time.perf_counter()
     with pytest.raises(UpstreamTimeout) as caught:
-        await collect(world.engine("ada", "bob"), timeout_s=0.25, into=events)
+        await collect(engine, timeout_s=0.25, into=events)
     assert 0.2 <= time.perf_counter() - started < 1
     assert text_of(events) == shown
     assert (caught.value.status, len(world.chats)) == (504, 1)
@@ -357,9 +358,10 @@ async def test_the_deadline_bounds_the_call(world: World, scenario: str, params:
 
 async def test_the_settings_bound_a_call_that_asks_for_more(world: World) -> None:
     world.server.queue("hang_mid_text")
+    engine = world.engine(kimi_timeout_s=0.2)
     started = time.perf_counter()
     with pytest.raises(UpstreamTimeout):
-        await collect(world.engine(kimi_timeout_s=0.2), timeout_s=60)
+        await collect(engine, timeout_s=60)
     assert time.perf_counter() - started < 1
 
 
