@@ -24,8 +24,8 @@ from rich.text import Text
 
 from .accounts.capture import MAX_FILE_BYTES
 from .accounts.understanding import duration
-from .admin.roster import Checked, Roster
-from .admin.rows import AccountRow, Counts, account_json, said
+from .admin.roster import Roster
+from .admin.rows import AccountRow, Checked, Counts, account_json, said
 from .admin.words import ADVICE, STATES, TONES
 from .engine import KimiEngine
 from .errors import BadRequest

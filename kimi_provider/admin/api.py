@@ -22,8 +22,8 @@ from ..errors import BadRequest, KimiError
 from ..observe import redact
 from ..wording import Language
 from .door import CSRF_HEADER, Door
-from .roster import Added, Checked, Readiness, Roster
-from .rows import account_json, failure_json, said
+from .roster import Roster
+from .rows import Added, Checked, Readiness, account_json, failure_json, said
 
 _HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 _FAILURES_SHOWN: Final = 50

@@ -26,8 +26,8 @@ from ..observe import redact
 from ..settings import Settings
 from . import HEADERS, render, static
 from .door import CSRF_HEADER, Door, is_own_origin
-from .roster import Added, Roster
-from .rows import AccountRow, Counts, FailureRow
+from .roster import Roster
+from .rows import AccountRow, Added, Counts, FailureRow
 from .words import ADVICE, FAILURE_EVENTS, PAGE, STATES, TONES
 
 _FAILURES_SHOWN: Final = 10

@@ -11,8 +11,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from ..accounts import Account, Credential, TokenPair
 from ..accounts.account import hosts_of, real_hosts
@@ -30,45 +29,10 @@ from ..errors import (
     Unavailable,
 )
 from ..store import Store, StoredAccount, StoredCooldown, StoredFailure, StreamCount, durability_hint, open_store
-from .rows import FAILURES, AccountRow, FailureRow, Notes, account_row, failure_row
+from .rows import FAILURES, AccountRow, Added, Checked, FailureRow, Notes, Readiness, account_row, failure_row
 
 _AUDIT_LOOKED_AT: Final = 400
 _USAGE_DAYS: Final = 30
-
-Outcome = Literal["added", "updated"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Added:
-    """What became of one credential that was given."""
-
-    id: str
-    outcome: Outcome
-    understood: Understood
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Checked:
-    """Whether the service takes the account's token now, and why not; `live` is None when it can't be told now."""
-
-    short_id: str
-    live: bool | None
-    failure: KimiError | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Readiness:
-    """Whether a call could be answered now. `hint`: what threatens the accounts, as a sentence."""
-
-    usable: int
-    by_state: Mapping[str, int]
-    hint: str | None
-    retry_after_s: float | None
-
-    @property
-    def total(self) -> int:
-        """Accounts that calls share."""
-        return sum(self.by_state.values())
 
 
 class Roster:

@@ -5,12 +5,13 @@ Times are Unix seconds, tokens of usage are estimates. An account is in exactly 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from ..accounts import Credential, TokenPair
 from ..accounts.understanding import Understood
+from ..errors import KimiError
 from ..store import AuditEntry, StoredAccount, StoredCooldown, StreamCount, Usage
 from ..upstream import Upstream
 
@@ -89,6 +90,42 @@ class AccountRow:
     def short_id(self) -> str:
         """What people see."""
         return self.understood.short_id
+
+
+Outcome = Literal["added", "updated"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Added:
+    """What became of one credential that was given."""
+
+    id: str
+    outcome: Outcome
+    understood: Understood
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checked:
+    """Whether the service takes the account's token now, and why not; `live` is None when it can't be told now."""
+
+    short_id: str
+    live: bool | None
+    failure: KimiError | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Readiness:
+    """Whether a call could be answered now. `hint`: what threatens the accounts, as a sentence."""
+
+    usable: int
+    by_state: Mapping[str, int]
+    hint: str | None
+    retry_after_s: float | None
+
+    @property
+    def total(self) -> int:
+        """Accounts that calls share."""
+        return sum(self.by_state.values())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
