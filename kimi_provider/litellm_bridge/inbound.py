@@ -35,6 +35,9 @@ _HONOURED = frozenset(
     | {"litellm_session_id", "litellm_trace_id", "tool_choice", "parallel_tool_calls"}
     | {"response_format", "stop", "max_tokens", "max_completion_tokens"}
 )
+#: What LiteLLM drops without a word: fields of the caller's own body, and headers that an SDK writes for a field.
+_DROPPED_FIELDS = ("container", "prompt_cache_retention")
+_DROPPED_HEADERS = {"anthropic-user-profile-id": "user_profile_id", "anthropic-workspace-id": "workspace_id"}
 _SEARCH_FIELDS = ("googleSearch", "google_search", "googleSearchRetrieval", "google_search_retrieval")
 
 
@@ -64,7 +67,8 @@ def read(
     """Build the request. Raises BadRequest with the place and the cure."""
     params = dict(optional_params)
     params.update(_mapping(params.pop("extra_body", None)))
-    body = _mapping(_mapping((litellm_params or {}).get("proxy_server_request")).get("body"))
+    caller = _mapping((litellm_params or {}).get("proxy_server_request"))
+    body, headers = _mapping(caller.get("body")), _mapping(caller.get("headers"))
     if (params.get("n") or 1) != 1:
         raise BadRequest("n must be 1: Kimi writes one answer per call")
     if params.get("thread") or body.get("thread"):
@@ -73,7 +77,11 @@ def read(
     tools, others = tool_specs([tool for tool in offered if not _is_web_search(tool)])
     native_search = params.get("web_search_options") is not None or any(map(_is_web_search, offered))
     ignored = {name for name, value in params.items() if value is not None and name not in _HONOURED}
+    ignored |= {name for name in _DROPPED_FIELDS if body.get(name) is not None}
+    ignored |= {name for header, name in _DROPPED_HEADERS.items() if header in headers}
     ignored |= {f"tools.{kind}" for kind in others}
+    if params.get("store") is True:
+        ignored.add("store")
     choice = tool_choice(params.get("tool_choice"))
     if tools and choice.mode != "none" and native_search:
         # The service's own tools stay off beside the caller's.
