@@ -119,6 +119,8 @@ class Surface:
 
     name: str
     finishes: Mapping[Literal["calls", "text", "length", "stop"], str]
+    #: The API's own word for an answer that is not what was asked for: as a status, and in a stream.
+    unusable: tuple[str, str]
     #: The arguments of a call come as they are written.
     streams_arguments = True
 
@@ -132,6 +134,7 @@ class Surface:
 class Chat(Surface):
     name = "chat"
     finishes = {"calls": "tool_calls", "text": "stop", "length": "length", "stop": "stop"}
+    unusable = ("internal_server_error", "502")  # LiteLLM streams no type
 
     def __init__(self, url: str) -> None:
         http = openai.DefaultHttpxClient(verify=False)
@@ -199,6 +202,7 @@ class Chat(Surface):
 class Responses(Surface):
     name = "responses"
     finishes = {"calls": "completed", "text": "completed", "length": "max_output_tokens", "stop": "completed"}
+    unusable = ("internal_server_error", "server_error")
 
     def __init__(self, url: str) -> None:
         http = openai.DefaultHttpxClient(verify=False)
@@ -274,6 +278,7 @@ class Responses(Surface):
 class Messages(Surface):
     name = "messages"
     finishes = {"calls": "tool_use", "text": "end_turn", "length": "max_tokens", "stop": "end_turn"}
+    unusable = ("api_error", "api_error")
 
     def __init__(self, url: str) -> None:
         http = anthropic.DefaultHttpxClient(verify=False)
@@ -348,6 +353,7 @@ class Messages(Surface):
 class Gemini(Surface):
     name = "gemini"
     finishes = {"calls": "STOP", "text": "STOP", "length": "MAX_TOKENS", "stop": "STOP"}
+    unusable = ("INTERNAL", "INTERNAL")
     streams_arguments = False
 
     def __init__(self, url: str) -> None:
@@ -442,5 +448,4 @@ def _data_url(data: bytes) -> str:
 
 
 def _openai_failed(exc: openai.APIError) -> Failed:
-    body: Any = exc.body or {}
-    return Failed(status=getattr(exc, "status_code", None), type=str(body.get("code") or ""), message=exc.message)
+    return Failed(status=getattr(exc, "status_code", None), type=str(exc.type or exc.code), message=exc.message)

@@ -314,14 +314,15 @@ def test_prose_twice_is_an_error(surface: Surface, simulator: Simulator, stream:
     says(simulator, "Seven.", "Seven!")
     with pytest.raises(Failed, match=r"\[unusable_answer\]") as failed:
         surface.ask(WANTED, stream=stream)
-    assert failed.value.status == 502
+    assert (failed.value.status, failed.value.type) == (502, surface.unusable[0])
 
 
 def test_what_was_shown_ends_in_an_error(surface: Surface, simulator: Simulator) -> None:
     says(simulator, '{"name": "Ada"}')
     said = Said()
-    with pytest.raises(Failed, match=r"\[unusable_answer\]"):
+    with pytest.raises(Failed, match=r"\[unusable_answer\]") as failed:
         surface.ask(WANTED, stream=True, into=said)
+    assert failed.value.type == surface.unusable[1]
     assert said.text == '{"name":"Ada"}'
     assert said.finish == ""
 
