@@ -270,6 +270,24 @@ def test_anthropic_blocks_pass_litellm_whole_and_in_place() -> None:
     assert sum("Operator note" in "".join(texts) for _, texts in described(translated)) == 1
 
 
+@pytest.mark.parametrize(
+    ("result", "parts"),
+    [
+        ({}, []),
+        ({"content": "boom"}, ["boom"]),
+        ({"content": [TEXT_BLOCK]}, ["Compare."]),
+        ({"content": [TEXT_BLOCK, base64_document(title="R")]}, ["Compare.", "Message 1, part 1.2 file R.pdf"]),
+    ],
+)
+def test_a_result_that_is_an_error_stays_one(result: dict[str, Any], parts: list[str]) -> None:
+    block = {"type": "tool_result", "tool_use_id": "t1", **result}
+    others = [{**block, "tool_use_id": "t2"}, {**block, "tool_use_id": "t3", "is_error": False}]
+    translated = through_litellm_anthropic([{"role": "user", "content": [{**block, "is_error": True}, *others]}])
+    tools = [message for message in chat_request(translated).messages if message.role == "tool"]
+    assert [message.is_error for message in tools] == [True, False, False]
+    assert [part for part in described(translated)[0][1] if part] == parts
+
+
 def test_responses_items_pass_litellm_whole_and_in_place() -> None:
     translated = through_litellm_responses(
         [
@@ -330,6 +348,9 @@ def test_litellm_still_drops_what_is_carried() -> None:
     }
     (translated,) = through_litellm_anthropic([message], provider="other")
     assert [part["type"] for part in translated["content"]] == ["text", "image_url"]
+    failed = {"type": "tool_result", "tool_use_id": "t1", "content": "boom", "is_error": True}
+    (translated,) = through_litellm_anthropic([{"role": "user", "content": [failed]}], provider="other")
+    assert "error" not in str(translated)
     audio = {
         "role": "user",
         "content": [{"type": "input_text", "text": "?"}, {"type": "input_audio", "input_audio": {}}],
