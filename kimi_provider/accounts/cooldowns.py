@@ -4,8 +4,8 @@ Quota, rate limits and being muted are obeyed to the second, even by the only ac
 worse. Overload, unavailability, foreign streams, plans and refused permissions merely make others preferable: a lone
 account is tried again at once, because the next answer may well come. A refused token counts as that, too: whether a
 credential is dead for good is the TokenKeeper's to say. Errors that depend on the model are remembered for that `scope`
-only, so that an empty K3 quota doesn't stop plain chat. What is the caller's fault, refused content included, never
-counts.
+only, so that an empty K3 quota doesn't stop plain chat. What is the caller's fault, refused content included, or what
+the model wrote, never counts.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ..errors import (
     RateLimited,
     TooManyStreams,
     Unavailable,
+    UnusableAnswer,
     UpstreamError,
     UpstreamTimeout,
 )
@@ -53,7 +54,7 @@ class Cooldown:
 
 def cooldown_of(error: KimiError, scope: str, now: float, retry: Retry) -> Cooldown | None:
     """What `error`, met in `scope`, means for the account; None when it is not its fault."""
-    if isinstance(error, BadRequest | CredentialMissing):
+    if isinstance(error, BadRequest | CredentialMissing | UnusableAnswer):
         return None
     pause_s = _pause_s(error, retry)
     if pause_s is None:

@@ -24,6 +24,7 @@ from kimi_provider.errors import (
     RateLimited,
     TooManyStreams,
     Unavailable,
+    UnusableAnswer,
     UpstreamTimeout,
 )
 
@@ -392,7 +393,7 @@ async def test_a_plan_without_the_model_counts_for_that_model_only() -> None:
     assert await used(one, scope="SCENARIO_OK_COMPUTER")
 
 
-@pytest.mark.parametrize("error", [BadRequest("x"), ContentFiltered("x"), CredentialMissing("x")])
+@pytest.mark.parametrize("error", [BadRequest("x"), ContentFiltered("x"), CredentialMissing("x"), UnusableAnswer("x")])
 async def test_what_is_not_the_accounts_fault_changes_nothing(error: KimiError) -> None:
     pool = pool_of(2)
     bad = await fail(pool, error)
