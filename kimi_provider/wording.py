@@ -12,14 +12,16 @@ Language = Literal["en", "id"]
 #: What to do next, by error code, in both languages (`KIMI_LANG`).
 CURES: Final[dict[str, dict[Language, str]]] = {
     "credential_missing": {
-        "en": "Set KIMI_TOKEN (or api_key on the deployment) to a refresh_token or kimi-auth of your own account.",
-        "id": "Isi KIMI_TOKEN (atau api_key pada deployment) dengan refresh_token atau kimi-auth akun Anda sendiri.",
+        "en": "Run 'kimi-provider accounts add', or set KIMI_TOKEN (or api_key on the deployment) to a refresh_token "
+        "or kimi-auth of your own account.",
+        "id": "Jalankan 'kimi-provider accounts add', atau isi KIMI_TOKEN (atau api_key pada deployment) dengan "
+        "refresh_token atau kimi-auth akun Anda sendiri.",
     },
     "credential_rejected": {
         "en": "Log in at kimi.com in a private window, copy refresh_token from localStorage, close the window without "
-        "logging out, and give the new value as KIMI_TOKEN.",
+        "logging out, and give the new value to 'kimi-provider accounts add' or as KIMI_TOKEN.",
         "id": "Masuk ke kimi.com di jendela privat, salin refresh_token dari localStorage, tutup jendela tanpa logout, "
-        "lalu berikan nilai baru itu sebagai KIMI_TOKEN.",
+        "lalu berikan nilai baru itu kepada 'kimi-provider accounts add' atau sebagai KIMI_TOKEN.",
     },
     "model_not_found": {
         "en": "Run 'kimi-provider models' for the list.",
