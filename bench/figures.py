@@ -161,7 +161,7 @@ async def cpu(bed: Bed) -> Pair:
             await bed.settled()
             return (bed.cpu_s() - before) * 1e3 / len(clients)
 
-    # Both orders: a full garbage collection costs as much as several answers, and is not always on the same side.
+    # Both orders: some of the proxy's cost comes in lumps, and fell on the same side for whole runs.
     ours, theirs = await _in_turn(one)
     theirs_again, ours_again = await one(THEIRS), await one(OURS)
     return (ours + ours_again) / 2, (theirs + theirs_again) / 2
