@@ -11,7 +11,9 @@ import datetime
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+Creator = Literal["owner", "connect", "rest"]
 
 GENERATING = "MESSAGE_STATUS_GENERATING"
 COMPLETED = "MESSAGE_STATUS_COMPLETED"
@@ -57,14 +59,14 @@ class Chat:
 
     id: str
     owner: str
+    creator: Creator
+    """The account's owner in the browser, or the protocol of the call that made it."""
     name: str
     create_time: str
     update_time: str
     messages: dict[str, Message] = field(default_factory=dict)
     last_request: dict[str, Any] = field(default_factory=dict)
     status: str = "STATUS_COMPLETED"
-    by_owner: bool = False
-    """Made by the account's owner in the browser, not by a call."""
     cut: CutAnswer | None = None
 
     def add(
@@ -118,10 +120,17 @@ class Chats:
         moment = datetime.datetime.fromtimestamp(self._clock(), datetime.UTC)
         return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    def open(self, owner: str, *, chat_id: str | None = None, name: str = "Untitled Chat") -> Chat:
+    def open(self, owner: str, creator: Creator, *, chat_id: str | None = None, name: str = "Untitled Chat") -> Chat:
         """A new chat, with its placeholder name (protocol C.12, frame 02) and a uuid unless they are given."""
         now = self.now()
-        chat = Chat(id=chat_id or str(uuid.uuid4()), owner=owner, name=name, create_time=now, update_time=now)
+        chat = Chat(
+            id=chat_id or str(uuid.uuid4()),
+            owner=owner,
+            creator=creator,
+            name=name,
+            create_time=now,
+            update_time=now,
+        )
         self._by_id[chat.id] = chat
         return chat
 

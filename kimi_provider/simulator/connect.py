@@ -91,6 +91,7 @@ async def _chat(simulator: Simulator, request: Request) -> Response:
     playing = CONNECT.for_stream(simulator, chosen, stream)
     stream.chat_id = chat.id if chat is not None else None
     turn = Turn(simulator, caller.account, caller.jti, call, chat, stream)
+    turn.record.uploaded_bytes = request.state.record.body_bytes
 
     def leave() -> None:
         turn.settle()

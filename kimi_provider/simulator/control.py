@@ -18,7 +18,7 @@ from .recording import CONTROL_PREFIX
 from .refusals import UNARY_TYPE, Refusal
 from .rest.scenario import check_anywhere, describe_all
 from .state import QueuedScenario, Simulator
-from .tokens import LEVEL_NUMBERS
+from .tokens import LEVEL_NUMBERS, new_xid
 
 # Snake case as localStorage has it (protocol A.1); `kimi_auth` is the cookie's value.
 _SPELLED = {
@@ -108,17 +108,22 @@ def _revoke(simulator: Simulator, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_chats(simulator: Simulator, body: dict[str, Any]) -> dict[str, Any]:
-    """`count` chats that the owner of account `user` made in the browser, each with one exchange; their ids."""
-    user, count = body.get("user"), body.get("count", 1)
+    """`count` chats that the owner of account `user` made in the browser, each with one exchange; their ids.
+
+    `legacy`: with ids of the older protocol, as those of old accounts are.
+    """
+    user, count, legacy = body.get("user"), body.get("count", 1), body.get("legacy", False)
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise ValueError("count must be a positive number")
+    if not isinstance(legacy, bool):
+        raise ValueError("legacy must be a boolean")
     sub = simulator.accounts.sub_named(str(user))
     if sub is None:
         raise Refusal("not_found", f"unknown user {user!r}")
     made = []
     for number in range(1, count + 1):
-        chat = simulator.chats.open(sub, name=f"Owner's chat {number}")
-        chat.by_owner = True
+        name = f"Owner's chat {number}"
+        chat = simulator.chats.open(sub, "owner", chat_id=new_xid() if legacy else None, name=name)
         asked = chat.add("user", COMPLETED, "", [{"id": "1", "text": {"content": f"Owner's question {number}"}}])
         chat.add("assistant", COMPLETED, asked.id, [{"id": "1", "text": {"content": "An answer for the owner."}}])
         made.append(chat.id)

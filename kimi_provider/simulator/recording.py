@@ -54,7 +54,9 @@ class Recorder:
 
         async def counting() -> Message:
             event = await receive()
-            simulator.bytes_received += len(event.get("body", b""))
+            size = len(event.get("body", b""))
+            simulator.bytes_received += size
+            record.body_bytes += size
             return event
 
         await self._app(scope, counting, send)

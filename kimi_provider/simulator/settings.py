@@ -57,6 +57,8 @@ class SimulatorSettings:
         ]
     )
     """Methods answered with 501 (protocol C.10)."""
+    deletion_fails: bool = False
+    """Chats can't be deleted for now, as it was seen right after moderation (protocol E.6)."""
     more_models: list[dict[str, Any]] = field(default_factory=list)
     """Rows that the newest model list has besides its own, as if the service had added models (protocol C.8)."""
 

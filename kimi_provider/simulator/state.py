@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .accounts import Accounts
-from .chats import Chats
+from .chats import Chat, Chats
 from .files import Files
+from .refusals import Refusal
 from .settings import SimulatorSettings
 from .streams import StreamGate
 from .tokens import TokenMint
@@ -32,6 +33,7 @@ class RecordedRequest:
     method: str
     path: str
     headers: dict[str, str]
+    body_bytes: int = 0
     body: Any = None
 
 
@@ -41,12 +43,15 @@ class AnsweredCall:
 
     `round_trips_before_first_byte` counts the requests of the account (this call included, uploads and refreshes too)
     from the end of its previous answer until the first piece of text or thinking of this one; None when none came.
-    So 1 is the least. Concurrent calls of one account share the count.
+    So 1 is the least. Concurrent calls of one account share the count. `uploaded_bytes`: of this request's body.
+    The chain of `message_id` in its chat is what the model saw and said.
     """
 
     protocol: str
     account: str
+    uploaded_bytes: int = 0
     chat_id: str | None = None
+    message_id: str | None = None
     round_trips_before_first_byte: int | None = None
 
 
@@ -100,6 +105,12 @@ class Simulator:
         """The answer is over, however it ended."""
         self.round_trips[call.account] = 0
 
+    def delete_chat(self, chat: Chat) -> None:
+        """On an account's own call of either protocol. Refusal (500) while deletions fail."""
+        if self.settings.deletion_fails:
+            raise Refusal("internal", "the chat could not be deleted")
+        self.chats.delete(chat)
+
     def take_queued(self) -> QueuedScenario | None:
         """The scenario queued for this chat, counted down."""
         if not self.queue:
@@ -139,7 +150,7 @@ class Simulator:
                     "id": chat.id,
                     "account": chat.owner,
                     "name": chat.name,
-                    "owner": chat.by_owner,
+                    "creator": chat.creator,
                     "last_request": chat.last_request,
                     "messages": [asdict(one) for one in list(chat.messages.values())],
                 }

@@ -50,7 +50,7 @@ class Turn:
     def chat(self) -> Chat:
         """The chat, made on first use."""
         if self._chat is None:
-            self._chat = self.simulator.chats.open(self.account.sub)
+            self._chat = self.simulator.chats.open(self.account.sub, "connect")
             self._stream.chat_id = self._chat.id
         return self._chat
 
@@ -97,7 +97,7 @@ class Turn:
         for file_id in call.file_ids:
             yield self.event({"chat": {"id": chat.id, "files": [{"id": file_id}]}}, op="append", mask="chat.files")
         self._answer = chat.add("assistant", GENERATING, question.id)
-        self._stream.message_id = self._answer.id
+        self._stream.message_id = self.record.message_id = self._answer.id
         face = self._face(self._answer, [])
         if not with_answer_id:
             del face["id"]
@@ -197,6 +197,11 @@ class Turn:
             self._answer.status = COMPLETED
             if self.chat.status == "STATUS_GENERATING":
                 self.chat.status = "STATUS_COMPLETED"
+
+    def view(self) -> str:
+        """All that the model sees: the system prompt of this call, the messages up to its question."""
+        seen = self.chat.chain(self.answer.parent_id)
+        return "\n".join([self.call.system_prompt, *(message.text for message in seen)])
 
     def earlier_prompts(self) -> list[str]:
         """What the user said before in this chat, oldest first."""

@@ -93,7 +93,7 @@ def _current_user(simulator: Simulator, account: Account, body: dict[str, Any]) 
 
 
 def _delete_chat(simulator: Simulator, account: Account, body: dict[str, Any]) -> dict[str, Any]:
-    simulator.chats.delete(_chat(simulator, account, body))
+    simulator.delete_chat(_chat(simulator, account, body))
     return {}
 
 

@@ -174,8 +174,8 @@ def test_mimicry_is_refused_and_counted(rest: RestCaller) -> None:
 def test_the_owners_chats(rest: RestCaller, server: Any) -> None:
     ids = rest.http.post("/_sim/chats", json={"user": "ada", "count": 3}).json()["ids"]
     mine = rest.new_chat()
-    chats = {chat["id"]: chat["owner"] for chat in server.snapshot()["chats"]}
-    assert chats == dict.fromkeys(ids, True) | {mine: False}
+    chats = {chat["id"]: chat["creator"] for chat in server.snapshot()["chats"]}
+    assert chats == dict.fromkeys(ids, "owner") | {mine: "rest"}
     assert {one["account"] for one in server.snapshot()["chats"]} == {rest.caller.tokens["user_id"]}
     listed = rest.caller.unary("ListChats", {}).json()["chats"]
     assert [chat["id"] for chat in listed] == [mine, *reversed(ids)]

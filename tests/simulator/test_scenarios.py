@@ -47,6 +47,7 @@ TEXTS = {
     "slow": "Before the pause, after the pause.",
     "fast": "benchmark benchmark ",
     "say": "Hello.",
+    "recall": "Nothing.",
     "echo": "Weather in Oslo?",
     "split": "Rain today, about 9 °C.",
 }

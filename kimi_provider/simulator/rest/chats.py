@@ -55,7 +55,7 @@ async def _make(simulator: Simulator, request: Request, caller: Caller) -> Respo
     if not isinstance(name, str):
         raise invalid("name", "must be a string")
     agent = read_agent(body, simulator.settings)
-    chat = simulator.chats.open(caller.account.sub, chat_id=new_xid(), name=name)
+    chat = simulator.chats.open(caller.account.sub, "rest", chat_id=new_xid(), name=name)
     return answered({**_face(chat), "kimiplus_id": agent})
 
 
@@ -71,7 +71,7 @@ async def _delete(simulator: Simulator, request: Request, caller: Caller) -> Res
     chat_id = request.path_params["chat_id"]
     if len(chat_id) != REST_ID_CHARS:
         raise RestRefusal("request.invalid", "not an id of this protocol", 400, "id")
-    simulator.chats.delete(known_chat(simulator, caller, chat_id))
+    simulator.delete_chat(known_chat(simulator, caller, chat_id))
     return answered({})
 
 

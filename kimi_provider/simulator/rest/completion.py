@@ -54,6 +54,7 @@ async def _completion(simulator: Simulator, request: Request, caller: Caller) ->
     stream.chat_id = chat.id
     simulator.research_used[account.sub] += research
     turn = RestTurn(simulator, caller, call, chat, stream)
+    turn.record.uploaded_bytes = request.state.record.body_bytes
 
     def leave() -> None:
         turn.settle()

@@ -178,6 +178,10 @@ class RestTurn:
             self._answer.status = COMPLETED
             self.chat.status = "STATUS_COMPLETED"
 
+    def view(self) -> str:
+        """All that the model sees: the messages up to its question."""
+        return "\n".join(message.text for message in self.chat.chain(self.answer.parent_id))
+
     def earlier_prompts(self) -> list[str]:
         """What the user said before in this chat, oldest first."""
         return [one.text for one in self._before]
@@ -197,7 +201,7 @@ class RestTurn:
         )
 
     def _resp(self) -> bytes:
-        self._stream.message_id = self.answer.id
+        self._stream.message_id = self.record.message_id = self.answer.id
         return self.event("resp", id=self.answer.id, group_id=self.group_id)
 
     def _remember(self, block_id: str, kind: str, content: str) -> None:

@@ -31,6 +31,9 @@ class Speaker(Protocol):
     def opening(self) -> Iterator[bytes]:
         """All that comes before the first text."""
 
+    def view(self) -> str:
+        """All that the model sees, after the opening."""
+
     def text(self, content: str) -> bytes:
         """The next piece of the answer."""
 

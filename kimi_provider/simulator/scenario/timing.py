@@ -1,7 +1,8 @@
-"""Answers whose point is time or volume, on either protocol: silence, pauses, floods, chosen text in chosen pieces."""
+"""Answers on either protocol whose point is time, volume or memory: silence, floods, chosen text, what is known."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 
@@ -83,6 +84,13 @@ def _say(turn: Speaker, params: Params) -> Script:
     yield from turn.closing()
 
 
+def _recall(turn: Speaker, params: Params) -> Script:
+    yield from turn.opening()
+    found = re.findall(re.escape(params.text("word")) + r" [\w-]+", turn.view())
+    yield turn.text("\n".join(found) or "Nothing.")
+    yield from turn.closing()
+
+
 def split_of(table: Callable[[], Mapping[str, Scenario[TurnT]]]) -> Scenario[TurnT]:
     """`split`: another scenario's bytes in pieces of `size`, each a body message of its own."""
 
@@ -151,5 +159,11 @@ TABLE: tuple[Scenario[Speaker], ...] = (
         description="given text (and thinking) in pieces of `piece` characters (0: whole)",
         play=_say,
         params={"text": "Hello.", "think": "", "piece": 0, "every_s": 0.0},
+    ),
+    Scenario(
+        name="recall",
+        description="what the model sees in this chat: `word` and the word after it wherever they stand, one a line",
+        play=_recall,
+        params={"word": "note"},
     ),
 )
