@@ -96,7 +96,7 @@ class KimiEngine:
                     exclude=course.passed_over,
                     timeout_s=max(0.0, min(self.settings.kimi_queue_timeout_s, deadline - loop.time())),
                     limit=self._max_streams(self._generations.choose(spec)),
-                    scope=spec.scenario,
+                    scope=spec.scope,
                     model=request.model,
                 ) as lease:
                     account = lease.account
@@ -125,7 +125,7 @@ class KimiEngine:
                             self.tidier.tidy_up(lease, chat)
                 if progress.emitted:
                     raise failure
-                another = self.pool.has_other({*course.passed_over, account.id}, scope=spec.scenario)
+                another = self.pool.has_other({*course.passed_over, account.id}, scope=spec.scope)
                 pause_s = course.pause_before_next_s(failure, account, another, self.upstream.retry.backoff_s)
                 if pause_s is None or loop.time() + pause_s >= deadline:
                     raise failure

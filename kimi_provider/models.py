@@ -80,6 +80,11 @@ class ModelSpec(Row):
     effort_on: str | None = None
     effort_off: str | None = None
 
+    @property
+    def scope(self) -> str:
+        """Names what an account may be refused: `SCENARIO_OK_COMPUTER/k3-agent`, the scenario and the model in it."""
+        return "/".join(filter(None, (self.scenario, self.model, self.kimiplus_id, self.agent_mode)))
+
     def effort_for(self, effort: str | None, thinking: bool | None) -> Effort:
         """What to send for the caller's words; None leaves the row's default. Raises BadRequest for an unknown word."""
         if effort is None:

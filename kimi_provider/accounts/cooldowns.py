@@ -3,9 +3,12 @@
 Quota, rate limits and being muted are obeyed to the second, even by the only account: asking earlier can only make it
 worse. Overload, unavailability, foreign streams, plans and refused permissions merely make others preferable: a lone
 account is tried again at once, because the next answer may well come. A refused token counts as that, too: whether a
-credential is dead for good is the TokenKeeper's to say. Errors that depend on the model are remembered for that `scope`
-only, so that an empty K3 quota doesn't stop plain chat. What is the caller's fault, refused content included, or what
+credential is dead for good is the TokenKeeper's to say. What is the caller's fault, refused content included, or what
 the model wrote, never counts.
+
+An error is remembered for what it is about, its scope: all of the account (""), a scenario (`SCENARIO_OK_COMPUTER`:
+quota, rate limits and overload are the service's per scenario), or one model in it (`SCENARIO_OK_COMPUTER/k3-agent`:
+what the plan or the service does not allow). So an empty K3 quota doesn't stop plain chat.
 """
 
 from __future__ import annotations
@@ -36,8 +39,8 @@ from .tokens import again
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cooldown:
-    """Why and until when (monotonic seconds) an account is put aside for `scope` ("": for all). `hard` is obeyed,
-    the others are a preference.
+    """Why and until when (monotonic seconds) an account is put aside for `scope`. `hard` is obeyed, the others are a
+    preference.
     """
 
     error: KimiError
@@ -53,16 +56,19 @@ class Cooldown:
 
 
 def cooldown_of(error: KimiError, scope: str, now: float, retry: Retry) -> Cooldown | None:
-    """What `error`, met in `scope`, means for the account; None when it is not its fault."""
+    """What `error`, met with the model of `scope`, means for the account; None when it is not its fault."""
     if isinstance(error, BadRequest | CredentialMissing | UnusableAnswer):
         return None
     pause_s = _pause_s(error, retry)
     if pause_s is None:
         return None
-    whole = isinstance(error, AccountMuted | TooManyStreams | Unavailable | UpstreamTimeout | CredentialError)
+    if isinstance(error, AccountMuted | TooManyStreams | Unavailable | UpstreamTimeout | CredentialError):
+        scope = ""
+    elif not isinstance(error, PermissionRefused):
+        scope = _scenario(scope)
     return Cooldown(
         error=again(error),
-        scope="" if whole else scope,
+        scope=scope,
         until=now + pause_s,
         hard=isinstance(error, AccountMuted | RateLimited) and not isinstance(error, TooManyStreams),
     )
@@ -84,6 +90,10 @@ def _pause_s(error: KimiError, retry: Retry) -> float | None:
     return retry.overloaded_s if isinstance(error, Overloaded | Unavailable | UpstreamError | UpstreamTimeout) else None
 
 
+def _scenario(scope: str) -> str:
+    return scope.partition("/")[0]
+
+
 class Cooldowns:
     """Those of one account, at most one for each scope."""
 
@@ -99,10 +109,10 @@ class Cooldowns:
         self._by_scope.clear()
 
     def now(self, scope: str, now: float) -> Cooldown | None:
-        """What counts for `scope`."""
+        """What counts for the model of `scope`."""
         for name in [name for name, entry in self._by_scope.items() if entry.until <= now]:
             del self._by_scope[name]
-        found = [self._by_scope[name] for name in {"", scope} if name in self._by_scope]
+        found = [self._by_scope[name] for name in {"", _scenario(scope), scope} if name in self._by_scope]
         return max(found, key=lambda entry: (entry.hard, entry.until), default=None)
 
     def get(self, scope: str) -> Cooldown | None:

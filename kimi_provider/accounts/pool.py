@@ -201,10 +201,10 @@ class Pool:
         """A slot on the least loaded account whose id is not in `exclude`, or on `only` whatever is excluded.
 
         `timeout_s` (default KIMI_QUEUE_TIMEOUT_S) bounds the wait, `limit` (default KIMI_MAX_STREAMS) the streams of
-        one account, `scope` names what quotas apply to (the model's scenario), `model` what usage is counted under.
-        Entering raises CredentialMissing (no account), CredentialError or AccountSuspended (all are dead), RateLimited
-        or QuotaExhausted (all are put aside, with the seconds left), TooManyStreams (the wait was too long),
-        Unavailable (all are excluded).
+        one account, `scope` is `ModelSpec.scope`, `model` what usage is counted under. Entering raises
+        CredentialMissing (no account), CredentialError or AccountSuspended (all are dead), RateLimited or
+        QuotaExhausted (all are put aside, with the seconds left), TooManyStreams (the wait was too long), Unavailable
+        (all are excluded).
         """
         candidates = (only,) if only is not None else self._sharing(exclude)
         return Lease(

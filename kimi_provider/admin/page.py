@@ -146,8 +146,7 @@ class AccountPage:
             "state": STATES[row.state][self._lang],
             "tone": TONES[row.state],
             "cooling": [
-                f"{one.scope.removeprefix('SCENARIO_').lower()} "
-                f"{t['until'].format(time=duration(one.until - now, self._lang))}".strip()
+                f"{_concerned(one.scope)} {t['until'].format(time=duration(one.until - now, self._lang))}".strip()
                 for one in row.cooldowns
             ],
             "expiry": expiry,
@@ -288,3 +287,9 @@ def _file(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
         return Response(static(name), media_type=kind, headers={"cache-control": "max-age=3600"})
 
     return endpoint
+
+
+def _concerned(scope: str) -> str:
+    """What of an account rests, in a word: a model, a scenario, or nothing for all of it."""
+    scenario, *model = scope.split("/")
+    return model[0] if model else scenario.removeprefix("SCENARIO_").lower()

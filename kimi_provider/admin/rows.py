@@ -49,7 +49,9 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CooldownRow:
-    """What puts an account aside; `scope` is a scenario of the service, "" all of it."""
+    """What puts an account aside; `scope` is a scenario of the service, a model in it (`SCENARIO_CHAT/k3`), or "" for
+    all of the account.
+    """
 
     scope: str
     code: str

@@ -95,7 +95,8 @@ refreshes = Table(
     Column("expires_at", Float, nullable=False),
 )
 
-#: What put an account aside, by scope ("" stands for all), until when; `hard` is obeyed, else a preference.
+#: What put an account aside, until when; `hard` is obeyed, else a preference. The scope is "" for all of it, a scenario,
+#: or a model in it.
 cooldowns = Table(
     "cooldowns",
     metadata,

@@ -18,16 +18,19 @@ from .test_pool import Clock, pool_of
 pytestmark = pytest.mark.anyio
 
 RETRY = UPSTREAM.retry
-HERE, ELSEWHERE = "SCENARIO_OK_COMPUTER", "SCENARIO_CHAT"
+#: A model, another one of the same scenario, and one of another scenario.
+HERE, BESIDE, ELSEWHERE = "SCENARIO_OK_COMPUTER/k3-agent", "SCENARIO_OK_COMPUTER/k2d6-agent", "SCENARIO_CHAT/k2d6-chat"
+
+MODEL, SCENARIO, ACCOUNT = {HERE}, {HERE, BESIDE}, {HERE, BESIDE, ELSEWHERE}
 
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """`everything`: other models of the account, too. `obeyed`: a lone account is not asked earlier either."""
+    """`reach`: the models that rest. `obeyed`: a lone account is not asked earlier either."""
 
     error: type[KimiError]
     seconds: float
-    everything: bool = False
+    reach: set[str]
     obeyed: bool = False
 
 
@@ -35,17 +38,17 @@ def told(reason: str = "", *, code: str = "resource_exhausted", message: str = "
     return {"code": code, "message": message, "details": {"details": [{"debug": {"reason": reason, **debug}}]}}
 
 
-LIMITED = State(error=errors.RateLimited, seconds=RETRY.rate_limited_s, obeyed=True)
-QUOTA = State(error=errors.QuotaExhausted, seconds=RETRY.quota_s, obeyed=True)
-STREAMS = State(error=errors.TooManyStreams, seconds=RETRY.concurrency_s, everything=True)
-PLAN = State(error=errors.MembershipRequired, seconds=RETRY.plan_s)
-REFUSED = State(error=errors.PermissionRefused, seconds=RETRY.rate_limited_s)
-MUTED = State(error=errors.AccountMuted, seconds=RETRY.muted_s, everything=True, obeyed=True)
-BUSY = State(error=errors.Overloaded, seconds=RETRY.overloaded_s)
-AWAY = State(error=errors.Unavailable, seconds=RETRY.overloaded_s, everything=True)
-FAILED = State(error=errors.UpstreamError, seconds=RETRY.overloaded_s)
-LATE = State(error=errors.UpstreamTimeout, seconds=RETRY.overloaded_s, everything=True)
-TOKEN = State(error=errors.CredentialError, seconds=RETRY.rate_limited_s, everything=True)
+LIMITED = State(error=errors.RateLimited, seconds=RETRY.rate_limited_s, reach=SCENARIO, obeyed=True)
+QUOTA = State(error=errors.QuotaExhausted, seconds=RETRY.quota_s, reach=SCENARIO, obeyed=True)
+STREAMS = State(error=errors.TooManyStreams, seconds=RETRY.concurrency_s, reach=ACCOUNT)
+PLAN = State(error=errors.MembershipRequired, seconds=RETRY.plan_s, reach=MODEL)
+REFUSED = State(error=errors.PermissionRefused, seconds=RETRY.rate_limited_s, reach=MODEL)
+MUTED = State(error=errors.AccountMuted, seconds=RETRY.muted_s, reach=ACCOUNT, obeyed=True)
+BUSY = State(error=errors.Overloaded, seconds=RETRY.overloaded_s, reach=SCENARIO)
+AWAY = State(error=errors.Unavailable, seconds=RETRY.overloaded_s, reach=ACCOUNT)
+FAILED = State(error=errors.UpstreamError, seconds=RETRY.overloaded_s, reach=SCENARIO)
+LATE = State(error=errors.UpstreamTimeout, seconds=RETRY.overloaded_s, reach=ACCOUNT)
+TOKEN = State(error=errors.CredentialError, seconds=RETRY.rate_limited_s, reach=ACCOUNT)
 
 TABLE: list[tuple[dict[str, Any], State | None]] = [
     (told("RATE_LIMITED"), LIMITED),
@@ -93,13 +96,13 @@ async def test_each_failure_puts_the_right_thing_aside_for_the_right_time(
     pool.report(bad, met(complaint), scope=HERE)
     assert bad.dead is None
     if state is None:
-        assert (pool.cooling(bad, HERE), pool.cooling(bad, ELSEWHERE)) == (None, None)
+        assert not any(pool.cooling(bad, model) for model in ACCOUNT)
         assert {await used(pool, HERE) for _ in range(2)} == {bad, other}
         return
     found = pool.cooling(bad, HERE)
     assert type(found) is state.error
     assert found.retry_after_s == state.seconds
-    assert (pool.cooling(bad, ELSEWHERE) is not None) is state.everything
+    assert {model for model in ACCOUNT if pool.cooling(bad, model)} == state.reach
     assert pool.cooling(other, HERE) is None
     assert {await used(pool, HERE) for _ in range(3)} == {other}
     if state.obeyed:

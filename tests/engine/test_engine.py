@@ -142,6 +142,19 @@ async def test_another_account_answers_when_one_cannot(world: World, scenario: s
     assert len(set(world.callers)) == len(world.callers) == 2
 
 
+async def test_a_plan_without_a_model_costs_the_account_that_model_only(world: World) -> None:
+    engine = world.engine("ada", "bob")
+    world.server.queue("paywall")
+    for _ in range(3):
+        await collect(engine, model="kimi-k3")
+    refused, *answered = world.callers
+    assert len({*answered}) == 1
+    assert refused not in answered
+    for _ in range(4):  # another model of the same scenario
+        await collect(engine, model="kimi-agent")
+    assert world.callers.count(refused) == 3
+
+
 async def test_a_quota_is_remembered_and_every_account_asked_only_once(world: World) -> None:
     world.server.queue("fail_times", times=None, n=1, how="quota")
     engine = world.engine("ada", "bob", "eve")
