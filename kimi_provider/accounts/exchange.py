@@ -69,8 +69,9 @@ def exchanged(store: Store, owner: str, plan: Plan, *, newsroom: Newsroom, known
                 answer.counts[wish.account_id] = streams.take(wish)
         for news in plan.news:
             news(rows)
-        for usage in plan.usage.values():
-            rows.usage.count(usage)
+        firsts = [rows.usage.count(usage) for usage in plan.usage.values()]
+        if any(firsts):  # of the day; under the lock above only one process finds that
+            rows.trim()
         if known is not None:
             answer.counts = {count.account_id: count for count in streams.counts()} | answer.counts
             if answer.number != known:

@@ -69,6 +69,11 @@ class Transaction:
         """Streams as process `owner` sees them."""
         return StreamRows(self._connection, self.now, owner)
 
+    def trim(self) -> None:
+        """Drop what nobody looks at any more."""
+        self.audit.trim()
+        self.usage.trim()
+
 
 class Store:
     """The account store. Its transactions block: on an event loop use them through `run`."""
@@ -187,7 +192,7 @@ def _admit(store: Store, sealer: Sealer, *, demo: bool) -> None:
                     "separated by a comma. Nothing was changed."
                 )
             rows.tokens.reseal()
-            rows.audit.trim()
+            rows.trim()
     except MissingKey as exc:
         raise StoreError(
             f"The account store {store.name} holds a row that key {exc.key_id} does not open: it is damaged. "

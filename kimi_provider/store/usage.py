@@ -11,6 +11,8 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from . import tables
 from .accounts import AccountRows
 
+#: Older days go.
+KEPT_DAYS: Final = 400
 #: Callers name models, and a database has its limits.
 _MAX_MODEL_CHARS: Final = 128
 
@@ -42,19 +44,21 @@ class UsageRows:
     def __init__(self, connection: Connection, now: float) -> None:
         self._connection, self._now = connection, now
 
-    def count(self, more: Usage) -> None:
-        """Add to today's counts. Nothing when the account is gone."""
+    def count(self, more: Usage) -> bool:
+        """Add to today's counts; True when they are the first of the day. Nothing when the account is gone."""
         table, day = tables.usage, _day(self._now)
         model = more.model[:_MAX_MODEL_CHARS].replace("\0", "")
         if not AccountRows(self._connection, self._now).exists(more.account_id):
-            return
+            return False
         here = (table.c.account_id == more.account_id) & (table.c.model == model) & (table.c.day == day)
         names = ("answers", "failures", "prompt_tokens", "completion_tokens")
         sums = {table.c[name]: table.c[name] + getattr(more, name) for name in names}
         if self._connection.execute(update(table).where(here).values(sums)).rowcount:
-            return
+            return False
+        first = self._connection.execute(select(table.c.day).where(table.c.day == day).limit(1)).first() is None
         values = {name: getattr(more, name) for name in names}
         self._connection.execute(insert(table).values(account_id=more.account_id, model=model, day=day, **values))
+        return first
 
     def since(self, days: int) -> list[Usage]:
         """Sums per account and model over the last `days` days; 1 is today."""
@@ -70,7 +74,7 @@ class UsageRows:
             for row in self._connection.execute(wanted)
         ]
 
-    def trim(self, days: int) -> None:
+    def trim(self, days: int = KEPT_DAYS) -> None:
         """Drop what is older."""
         self._connection.execute(delete(tables.usage).where(tables.usage.c.day <= _day(self._now - days * 86_400)))
 

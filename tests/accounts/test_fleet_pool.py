@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from kimi_provider.accounts import Account, Credential, Pool, fleet
 from kimi_provider.errors import (
@@ -310,6 +310,27 @@ async def test_answers_and_failures_are_counted(pools: Pools) -> None:
             return rows.usage.since(1) == [wanted]
 
     await until(counted)
+
+
+async def test_the_first_answer_of_a_day_sweeps_out_what_is_too_old(pools: Pools) -> None:
+    pool = pools.open("ada")
+    counts = {"answers": 1, "failures": 0, "prompt_tokens": 0, "completion_tokens": 0}
+
+    def old(rows: Transaction) -> None:
+        rows._connection.execute(tables.usage.insert().values(account_id="ada", model="m", day="2020-02-02", **counts))
+        rows._connection.execute(tables.audit.insert().values(at=1e9, account_id="ada", event="added", detail=""))
+
+    def left(rows: Transaction) -> tuple[list[str], bool]:
+        days = rows._connection.scalars(select(tables.usage.c.day))
+        return [day for day in days if day < "2026"], any(entry.at == 1e9 for entry in rows.audit.last(50))
+
+    def swept() -> bool:
+        with pools.store.read() as rows:
+            return left(rows) == ([], False)
+
+    pools.change(old)
+    pool.count(pool.accounts[0], "kimi", prompt_tokens=1, completion_tokens=1)
+    await until(swept)
 
 
 # --- a store that goes away ---

@@ -8,13 +8,16 @@ import os
 import sqlite3
 import stat
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
 import pytest
 from cryptography.fernet import Fernet
+from sqlalchemy import update
 
 from kimi_provider.errors import Unavailable
 from kimi_provider.settings import Settings
@@ -28,6 +31,7 @@ from kimi_provider.store import (
     Usage,
     open_store,
     opening,
+    tables,
 )
 from kimi_provider.store.database import read_url
 from kimi_provider.store.sealing import Sealer, key_id
@@ -174,6 +178,22 @@ def test_usage_adds_up_per_account_model_and_day(ada: Store) -> None:
         assert rows.usage.since(30) == rows.usage.since(1)
 
 
+def test_usage_is_kept_for_400_days_and_the_first_of_a_day_is_told(ada: Store) -> None:
+    one = Usage(account_id=ADA.id, model="kimi-k2", answers=1)
+    with ada.write() as rows:
+        days = [time.strftime("%Y-%m-%d", time.gmtime(rows.now - age * 86_400)) for age in (399, 401)]
+        counts = {"failures": 0, "prompt_tokens": 0, "completion_tokens": 0}
+        for day in days:
+            rows._connection.execute(
+                tables.usage.insert().values(account_id=ADA.id, model="old", day=day, answers=7, **counts)
+            )
+        other = replace(one, model="kimi-k3")
+        assert [rows.usage.count(more) for more in (one, one, other)] == [True, False, False]
+        assert not rows.usage.count(replace(one, account_id="gone"))
+        rows.usage.trim()
+        assert {found.model: found.answers for found in rows.usage.since(500)} == {"old": 7, "kimi-k2": 2, "kimi-k3": 1}
+
+
 def test_a_removed_account_leaves_only_its_trail(ada: Store) -> None:
     with ada.write() as rows:
         rows.accounts.give(ADA.id, ["d1"])
@@ -281,10 +301,6 @@ def test_a_key_that_another_process_has_changed_is_named(opened: Opened, url: st
 
 
 def test_rows_can_not_be_exchanged(ada: Store) -> None:
-    from sqlalchemy import update
-
-    from kimi_provider.store import tables
-
     with ada.write() as rows:
         rows.accounts.add(StoredAccount(id="bob-1", short_id="bob", simulated=False, shared=True))
         rows.tokens.save("bob-1", TokenPair(refresh="bobs"))
