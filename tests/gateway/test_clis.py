@@ -1,17 +1,20 @@
 """Claude Code, Codex CLI and Gemini CLI from npm, pointed at the gateway by their own settings: each reads a file,
-changes it and finishes, as the simulated model is scripted to.
+changes it and finishes, as the simulated model is scripted to. Two of them also with the models that they have built
+in, which the aliases of the shipped configuration lead to Kimi.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.gateway.test_tools import calls, prompts, says
-from tests.harness import MASTER_KEY, Gateway, Simulator, clean_environment
+from tests.harness import MASTER_KEY, Gateway, Simulator, clean_environment, shipped_config_without_limits
 from tests.mitm import clients
 
 TASK = "Change blue to green in colours.txt"
@@ -22,6 +25,17 @@ LIMIT_S = 110
 @pytest.fixture(scope="module")
 def tools() -> str:
     return clients.install()
+
+
+@pytest.fixture(scope="module")
+def aliases(tmp_path_factory: pytest.TempPathFactory, simulator_process: Simulator) -> Iterator[Gateway]:
+    """A gateway with the aliases block switched on."""
+    tmp = tmp_path_factory.mktemp("aliases")
+    config = shipped_config_without_limits(tmp)
+    config.write_text(re.sub(r"^#aliases ", "", config.read_text(), flags=re.M))
+    token = simulator_process.login("aliases")["refresh_token"]
+    with Gateway(tmp, simulator_process.url, token, config) as gateway:
+        yield gateway
 
 
 @pytest.fixture
@@ -46,15 +60,16 @@ def run(tools: str, colours: Path, *command: str, **env: str) -> str:
     return done.stdout
 
 
-def finished(simulator: Simulator, colours: Path, said: str) -> None:
+def finished(simulator: Simulator, colours: Path, said: str, before: int = 0) -> None:
+    """The task is done, in three calls behind `before` others."""
     assert DONE in said
     assert colours.read_text() == "red\ngreen\n"
-    asked = prompts(simulator)
+    asked = prompts(simulator)[before:]
     assert "blue" in asked[1].rpartition("[TOOL RESULT")[2]
     assert len(asked) == 3
 
 
-def test_claude_code(gateway: Gateway, simulator: Simulator, tools: str, colours: Path) -> None:
+def claude_code(gateway: Gateway, simulator: Simulator, tools: str, colours: Path, **env: str) -> None:
     path = str(colours)
     change = {"file_path": path, "old_string": "blue", "new_string": "green"}
     says(simulator, f"I read it.\n\n{calls(('Read', {'file_path': path}))}", calls(("Edit", change)), DONE, piece=0)
@@ -62,12 +77,19 @@ def test_claude_code(gateway: Gateway, simulator: Simulator, tools: str, colours
         tools, colours, "claude", "-p", TASK, "--permission-mode", "acceptEdits", "--allowedTools", "Read,Edit",
         ANTHROPIC_BASE_URL=gateway.url,
         ANTHROPIC_AUTH_TOKEN=MASTER_KEY,
-        ANTHROPIC_MODEL="kimi",
-        ANTHROPIC_SMALL_FAST_MODEL="kimi",
         CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC="1",
         DISABLE_AUTOUPDATER="1",
+        **env,
     )  # fmt: skip
     finished(simulator, colours, said)
+
+
+def test_claude_code(gateway: Gateway, simulator: Simulator, tools: str, colours: Path) -> None:
+    claude_code(gateway, simulator, tools, colours, ANTHROPIC_MODEL="kimi", ANTHROPIC_SMALL_FAST_MODEL="kimi")
+
+
+def test_claude_code_with_its_own_models(aliases: Gateway, simulator: Simulator, tools: str, colours: Path) -> None:
+    claude_code(aliases, simulator, tools, colours)
 
 
 def test_codex(gateway: Gateway, simulator: Simulator, tools: str, colours: Path) -> None:
@@ -89,17 +111,28 @@ def test_codex(gateway: Gateway, simulator: Simulator, tools: str, colours: Path
     finished(simulator, colours, said)
 
 
-def test_gemini_cli(gateway: Gateway, simulator: Simulator, tools: str, colours: Path) -> None:
+def gemini_cli(gateway: Gateway, simulator: Simulator, tools: str, colours: Path, *model: str) -> str:
     (settings := colours.parent.parent / ".gemini").mkdir()
     auth = {"security": {"auth": {"selectedType": "gemini-api-key"}}}
     (settings / "settings.json").write_text(json.dumps(auth))
     path = str(colours)
     change = {"file_path": path, "old_string": "blue", "new_string": "green", "instruction": "Make blue green."}
     says(simulator, calls(("read_file", {"file_path": path})), calls(("replace", change)), DONE, piece=0)
-    said = run(
-        tools, colours, "gemini", "-m", "kimi", "--approval-mode", "yolo", "-p", TASK,
+    return run(
+        tools, colours, "gemini", *model, "--approval-mode", "yolo", "-p", TASK,
         GOOGLE_GEMINI_BASE_URL=gateway.url,
         GEMINI_API_KEY=MASTER_KEY,
         GEMINI_CLI_TRUST_WORKSPACE="true",
     )  # fmt: skip
-    finished(simulator, colours, said)
+
+
+def test_gemini_cli(gateway: Gateway, simulator: Simulator, tools: str, colours: Path) -> None:
+    finished(simulator, colours, gemini_cli(gateway, simulator, tools, colours, "-m", "kimi"))
+
+
+def test_gemini_cli_asks_its_router_first(aliases: Gateway, simulator: Simulator, tools: str, colours: Path) -> None:
+    """Without a model it has a small one choose, by JSON; an answer that does not fit is asked for five times."""
+    says(simulator, 'Sure:\n```json\n{"complexity_reasoning": "One edit.", "complexity_score": "20"}\n```', piece=0)
+    said = gemini_cli(aliases, simulator, tools, colours)
+    assert "complexity_score" in prompts(simulator)[0]
+    finished(simulator, colours, said, before=1)

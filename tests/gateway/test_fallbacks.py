@@ -120,7 +120,17 @@ def test_a_missing_fallback_key_leaves_kimis_own_error(
 
 
 @pytest.mark.parametrize(
-    ("name", "thinks"), [("gpt-4o", False), ("claude-sonnet-4-5", True), ("gemini-2.5-flash", False), ("gpt-5", True)]
+    ("name", "thinks"),
+    [
+        ("gpt-4o", False),
+        ("claude-sonnet-4-5", True),
+        ("gemini-2.5-flash", False),
+        ("gpt-5", True),
+        # Of no row, but of a pattern.
+        ("gpt-9-codex", False),
+        ("claude-haiku-9-20301231", False),
+        ("gemini-9-flash-lite", False),
+    ],
 )
 @pytest.mark.parametrize("surface", [*BODIES, "gemini"])
 def test_other_vendors_names_reach_kimi(
