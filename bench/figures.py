@@ -116,6 +116,13 @@ async def _in_turn(one: Callable[[str], Awaitable[float]]) -> Pair:
     return await one(OURS), await one(THEIRS)
 
 
+async def _in_both_orders(one: Callable[[str], Awaitable[float]]) -> Pair:
+    """Means of two each: some of the proxy's cost comes in lumps and with the machine's moods, on either side."""
+    ours, theirs = await _in_turn(one)
+    theirs_again, ours_again = await one(THEIRS), await one(OURS)
+    return (ours + ours_again) / 2, (theirs + theirs_again) / 2
+
+
 async def first_token(bed: Bed) -> Pair:
     """Milliseconds; the median of 30 short streams, one at a time."""
     port = (await bed.gateway()).port
@@ -161,10 +168,7 @@ async def cpu(bed: Bed) -> Pair:
             await bed.settled()
             return (bed.cpu_s() - before) * 1e3 / len(clients)
 
-    # Both orders: some of the proxy's cost comes in lumps, and fell on the same side for whole runs.
-    ours, theirs = await _in_turn(one)
-    theirs_again, ours_again = await one(THEIRS), await one(OURS)
-    return (ours + ours_again) / 2, (theirs + theirs_again) / 2
+    return await _in_both_orders(one)
 
 
 async def requests(bed: Bed) -> Pair:
@@ -184,7 +188,7 @@ async def requests(bed: Bed) -> Pair:
         await bed.settled()
         return len(clients) * each / took_s
 
-    return await _in_turn(one)
+    return await _in_both_orders(one)
 
 
 async def decoder_plain(bed: Bed) -> Pair:

@@ -94,7 +94,7 @@ def run(
         models=tuple(rows),
     )
     on_start(gateway)
-    environment |= {"ROOT_REDIRECT_URL": "/kimi", "KIMI_DEMO": "false"}
+    environment |= {"ROOT_REDIRECT_URL": "/kimi", "KIMI_DEMO": "false", "KIMI_SERVED": "true"}
     if key is not None:
         environment["LITELLM_MASTER_KEY"] = key
     environment.setdefault("DOCS_URL", "/docs")

@@ -127,6 +127,8 @@ class Settings(BaseSettings):
     kimi_file_hosts_allowed: FileHosts = ()
     #: Set by `serve` for its own children when it starts the simulator; never by hand.
     kimi_demo: bool = False
+    #: Set by `serve` for its own children: the process is ours, not a host's.
+    kimi_served: bool = False
 
     @classmethod
     def load(cls, **overrides: Any) -> Settings:
