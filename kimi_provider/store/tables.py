@@ -95,8 +95,8 @@ refreshes = Table(
     Column("expires_at", Float, nullable=False),
 )
 
-#: What put an account aside, until when; `hard` is obeyed, else a preference. The scope is a scenario, a model in it, or
-#: "" for all of the account.
+#: What put an account aside, until when; `hard` is obeyed, else a preference. A scope is a scenario, a model in it,
+#: or "" for all of the account.
 cooldowns = Table(
     "cooldowns",
     metadata,
