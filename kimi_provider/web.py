@@ -28,6 +28,7 @@ from httpx_aiohttp import AiohttpTransport
 
 from .errors import KimiError, RateLimited, Unavailable, UpstreamError, UpstreamTimeout
 from .settings import Settings
+from .tap import overhear
 from .upstream import Upstream
 
 USER_AGENT = f"kimi-provider/{version('kimi-provider')}"
@@ -217,6 +218,7 @@ def _client(upstream: Upstream) -> httpx.AsyncClient:
         headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
         cookies=nothing_kept,
         follow_redirects=False,
+        event_hooks={"response": [overhear]},
         # Silence is timed by the pump and by callers, who know what counts as content.
         timeout=httpx.Timeout(None, connect=upstream.service.connect_timeout_s),
     )
