@@ -9,7 +9,8 @@ protocol or SQL; the network is reached through `web` only.
 from __future__ import annotations
 
 from ..store import TokenPair
-from .account import Account, Claims, Credential
+from .account import Account
+from .credential import Claims, Credential
 from .durable import DurableTokenStore, MemoryTokenStore, TokenStore
 from .importer import parse
 from .pool import Lease, Pool

@@ -18,7 +18,7 @@ import orjson
 from ..errors import BadRequest, CredentialMissing
 from ..settings import Settings
 from ..upstream import Upstream
-from .account import Credential
+from .credential import Credential
 from .importer import collect, parse
 
 #: More than a long session in the browser records.

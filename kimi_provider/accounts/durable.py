@@ -13,7 +13,7 @@ from typing import Protocol
 
 from ..errors import CredentialError, KimiError
 from ..store import Claim, Store, StoredAccount, StoredFailure, TokenPair, Transaction
-from .account import Credential, digest_of, newest
+from .credential import Credential, newest
 
 
 class TokenStore(Protocol):
@@ -148,7 +148,7 @@ def seeded(rows: Transaction, account_id: str, given: TokenPair, *, shared: bool
     credential = Credential.of(refresh=given.refresh, access=given.access)
     account = StoredAccount(id=account_id, short_id=credential.short_id, simulated=credential.simulated, shared=shared)
     is_new = rows.accounts.add(account)
-    first_seen = rows.accounts.give(account_id, [digest_of(token) for token in (given.refresh, given.access) if token])
+    first_seen = rows.accounts.give(account_id, credential.digests)
     stored = rows.tokens.load(account_id)
     if stored is None:
         rows.tokens.save(account_id, given)

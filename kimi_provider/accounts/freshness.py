@@ -10,7 +10,8 @@ from typing import Final, Literal
 
 from ..store import TokenPair
 from ..upstream import Service
-from .account import TokenState, claims_of
+from .account import TokenState
+from .credential import claims_of
 
 #: Assumed life of an access token that is no JWT (protocol A.5: what peers cache).
 OPAQUE_ACCESS_LIFE_S: Final = 300

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from ..errors import CredentialMissing
-from .account import Claims, Credential, claims_of
+from .credential import Claims, Credential, claims_of
 
 #: More than any list of accounts or dump of a browser's storage.
 MAX_PASTE_CHARS = 256 * 1024

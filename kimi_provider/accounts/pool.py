@@ -25,11 +25,12 @@ from ..errors import (
     Unavailable,
 )
 from ..settings import Settings
-from ..store import Store, StoredFailure, TokenPair, Transaction, Usage, open_store
+from ..store import Store, StoredFailure, Transaction, Usage, open_store
 from ..upstream import Upstream
-from .account import Account, Credential, digest_of
+from .account import Account
 from .board import Board
 from .cooldowns import cooldown_of
+from .credential import Credential, digest_of
 from .durable import seeded
 from .fleet import Fleet
 from .importer import parse
@@ -293,8 +294,7 @@ class Pool:
 
     def _seed(self, rows: Transaction, credential: Credential) -> None:
         if not Account.of(credential, self._settings, self._upstream).homeless(self._upstream):
-            given = TokenPair(access=credential.access, refresh=credential.refresh)
-            seeded(rows, credential.account_id, given, shared=True)
+            seeded(rows, credential.account_id, credential.pair, shared=True)
 
     # --- under the pool's lock ---
 

@@ -26,7 +26,8 @@ from ..settings import Settings
 from ..store import TokenPair
 from ..upstream import Upstream
 from ..web import Reply, Session, Web, host_of, seconds, session_headers
-from .account import Account, claims_of
+from .account import Account
+from .credential import claims_of
 
 #: One call of a refresh; three are made at most.
 REFRESH_TIMEOUT_S = 20

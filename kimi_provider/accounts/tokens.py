@@ -27,7 +27,8 @@ from ..settings import Settings
 from ..store import Claim, StoredFailure, TokenPair, open_store
 from ..upstream import Upstream
 from ..web import Session, host_of
-from .account import Account, Claims, claims_of, real_hosts
+from .account import Account, real_hosts
+from .credential import Claims, claims_of
 from .durable import DurableTokenStore, MemoryTokenStore, TokenStore, removed
 from .freshness import Freshness, Need
 from .refreshing import Refresher

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..upstream import Upstream
 from ..wording import Language
-from .account import Credential, Kind, claims_of
+from .credential import Credential, Kind, claims_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

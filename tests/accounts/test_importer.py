@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kimi_provider.accounts import Claims, Credential, parse
-from kimi_provider.accounts.account import claims_of, hosts_of
+from kimi_provider.accounts.account import hosts_of
 from kimi_provider.accounts.capture import MAX_FILE_BYTES, capture_hosts, read
+from kimi_provider.accounts.credential import claims_of
 from kimi_provider.accounts.importer import MAX_PASTE_CHARS
 from kimi_provider.accounts.understanding import Understood, duration
 from kimi_provider.errors import BadRequest, CredentialMissing
