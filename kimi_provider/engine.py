@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
+from . import metrics
 from .accounts import Account, Pool, TokenKeeper
 from .answering import Answering
 from .attachments import Attachments, Uploads
@@ -76,6 +77,7 @@ class KimiEngine:
         """Events of one answer; `Usage` and `Finished` come last. Raises KimiError."""
         loop = asyncio.get_running_loop()
         spec = await self.resolve(request.model)
+        watch = metrics.Watch(model=self.upstream.label(request.model))
         allowed_s = min(self.settings.kimi_timeout_s, request.timeout_s or self.settings.kimi_timeout_s)
         deadline = loop.time() + allowed_s
         async with self._uploads.open(request.messages, deadline) as files:
@@ -89,7 +91,7 @@ class KimiEngine:
             turn = _turn(request, spec, prompt, toolbox, deadline)
             course = _Course(only=self.pool.account_for(request.credential) if request.credential else None)
             while True:
-                progress = _Progress()
+                progress = _Progress(watch)
                 answering = Answering(request, toolbox, self.upstream.tools, guarded=prompt.guarded)
                 async with self.pool.lease(
                     only=course.sticky or course.only,
@@ -113,6 +115,7 @@ class KimiEngine:
                                 yield event
                         usage = progress.usage(prompt_tokens)
                         lease.count(prompt_tokens=prompt_tokens, completion_tokens=usage.completion_tokens)
+                        watch.answered(protocol.name)
                         yield usage
                         yield Finished(reason=answering.finish(progress.reason))
                         return
@@ -129,6 +132,8 @@ class KimiEngine:
                 pause_s = course.pause_before_next_s(failure, account, another, self.upstream.retry.backoff_s)
                 if pause_s is None or loop.time() + pause_s >= deadline:
                     raise failure
+                if course.sticky is None:
+                    metrics.failed_over(failure)
                 log.info("account %s: %s; trying again in %.1f s", account.short_id, failure.code, pause_s)
                 await asyncio.sleep(pause_s)
 
@@ -288,6 +293,7 @@ class KimiEngine:
 class _Progress:
     """What one attempt has brought so far."""
 
+    watch: metrics.Watch
     protocol: ChatProtocol | None = None
     session: Session | None = None
     #: Files were named that the account got with an earlier request.
@@ -324,7 +330,10 @@ class _Progress:
                 self.text.append(f"{event.name or ''}{event.arguments}")
             case ThinkingDelta():
                 self.thinking.append(event.text)
-        self.emitted = True
+        if not self.emitted:
+            assert self.protocol is not None
+            self.emitted = True
+            self.watch.first_event(self.protocol.name)
         return True
 
     def usage(self, prompt_tokens: int) -> Usage:

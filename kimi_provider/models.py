@@ -203,6 +203,11 @@ class ModelTable(Row):
         name = name.lower()
         return self.aliases.get(name, name)
 
+    def label(self, name: str) -> str:
+        """The row behind any name, for statistics: suffixes left out, one word for all agents and one for the rest."""
+        row = self.row_name(self._apart(name)[0])
+        return row if row in self.models else "agent" if self.knows(row) else "other"
+
     def with_models(self, models: Mapping[str, ModelSpec], aliases: Mapping[str, str]) -> Self:
         """The table with more rows and names; what it has already stays."""
         return self.model_copy(

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from .. import metrics
 from ..errors import KimiError, TooManyStreams, Unavailable
 from ..store import StreamWish
 from ..upstream import Retry
@@ -49,6 +50,7 @@ class Queue:
         try:
             with self._lock:
                 self._waiters[waiter] = None
+                metrics.calls("waiting", 1)
                 self.dispatch()
             while waiter.got is None and waiter.failure is None:
                 now = self._clock()
@@ -174,11 +176,13 @@ class Queue:
     def _take(self, load: Load) -> None:
         self._turns += 1
         load.running += 1
+        metrics.calls("running", 1)
         load.last_used = self._turns
 
     def _drop(self, account: Account) -> None:
         load = self._board.load(account)
         load.running -= 1
+        metrics.calls("running", -1)
         load.idle_since = time.monotonic()
         if self.fleet is None:
             return
@@ -190,6 +194,7 @@ class Queue:
 
     def _leave(self, waiter: Waiter) -> None:
         """The caller waits no more and takes nothing."""
+        metrics.calls("waiting", -1)
         with self._lock:
             waiting = waiter in self._waiters
             self._waiters.pop(waiter, None)

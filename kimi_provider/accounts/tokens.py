@@ -21,6 +21,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import cache
 
+from .. import metrics
 from ..errors import AccountSuspended, CredentialError, KimiError, PermissionRefused, Unavailable, of_code
 from ..loops import BackgroundLoop, background, joined
 from ..settings import Settings
@@ -240,7 +241,8 @@ class TokenKeeper:
         if old.refresh is None:
             return None
         try:
-            fresh = await self._refresher.renewed(account, old.refresh)
+            with metrics.refreshing():
+                fresh = await self._refresher.renewed(account, old.refresh)
         except (CredentialError, AccountSuspended) as exc:
             final = _interrupted(exc, claim)
             with account.lock:
