@@ -8,20 +8,23 @@ and hands out values.
 from __future__ import annotations
 
 from .accounts import StoredAccount, StoredCooldown, StoredFailure
+from .alerts import StoredAlert
 from .audit import AuditEntry
 from .hints import durability_hint
 from .opening import Store, Transaction, open_store
 from .sealing import StoreError
 from .streams import StreamCount, StreamWish
-from .tokens import Claim, TokenPair
+from .tokens import Claim, RefreshFailures, TokenPair
 from .usage import Usage
 
 __all__ = [
     "AuditEntry",
     "Claim",
+    "RefreshFailures",
     "Store",
     "StoreError",
     "StoredAccount",
+    "StoredAlert",
     "StoredCooldown",
     "StoredFailure",
     "StreamCount",

@@ -24,6 +24,7 @@ from ..loops import joined
 from ..settings import Settings, state_dir
 from . import tables
 from .accounts import AccountRows
+from .alerts import AlertRows
 from .audit import AuditRows
 from .database import Database, read_url
 from .sealing import MissingKey, Sealer, StoreError, key_of_file
@@ -64,6 +65,11 @@ class Transaction:
     def audit(self) -> AuditRows:
         """What happened."""
         return AuditRows(self._connection, self.now)
+
+    @cached_property
+    def alerts(self) -> AlertRows:
+        """What was told of accounts."""
+        return AlertRows(self._connection, self.now)
 
     def streams(self, owner: str) -> StreamRows:
         """Streams as process `owner` sees them."""

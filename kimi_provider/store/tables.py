@@ -95,6 +95,31 @@ refreshes = Table(
     Column("expires_at", Float, nullable=False),
 )
 
+#: Refreshes of an account that failed for now, since the last one that ended; code and text of the last error.
+refresh_failures = Table(
+    "refresh_failures",
+    metadata,
+    _account(),
+    Column("failures", Integer, nullable=False),
+    Column("since", Float, nullable=False),
+    Column("code", String(40), nullable=False),
+    Column("message", Text, nullable=False),
+)
+
+#: What the readers of one channel believe of an account ("" stands for all together): `told` is a trouble, "" none.
+#: `sending` is what `owner` has begun to tell, and may until `until`; without it, nobody tries again before then.
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("account_id", String(128), primary_key=True),
+    Column("channel", String(80), primary_key=True),
+    Column("told", String(40), nullable=False),
+    Column("sending", String(40)),
+    Column("owner", String(64)),
+    Column("until", Float, nullable=False),
+    Column("tries", Integer, nullable=False),
+)
+
 #: What put an account aside, until when; `hard` is obeyed, else a preference. A scope is a scenario, a model in it,
 #: or "" for all of the account.
 cooldowns = Table(

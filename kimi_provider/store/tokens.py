@@ -46,6 +46,15 @@ class Claim:
     interrupted_at: float | None = None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefreshFailures:
+    """How often in a row a refresh failed for now, the first one how long ago, and why it last did."""
+
+    count: int
+    since_s: float
+    failure: StoredFailure
+
+
 class TokenRows:
     """Tokens in one transaction at time `now`."""
 
@@ -95,6 +104,34 @@ class TokenRows:
         here = table.c.account_id == account_id
         if not self._connection.execute(update(table).where(here).values(values)).rowcount:
             self._connection.execute(insert(table).values(account_id=account_id, **values))
+        failures = tables.refresh_failures
+        self._connection.execute(delete(failures).where(failures.c.account_id == account_id))
+
+    # --- failures that may pass ---
+
+    def fail(self, account_id: str, failure: StoredFailure) -> None:
+        """A refresh failed for now. Nothing when the account is gone."""
+        accounts, table = AccountRows(self._connection, self._now), tables.refresh_failures
+        accounts.changed()
+        if not accounts.exists(account_id):
+            return
+        values = {"code": failure.code, "message": failure.message[:MAX_MESSAGE_CHARS]}
+        once_more = (
+            update(table).where(table.c.account_id == account_id).values(failures=table.c.failures + 1, **values)
+        )
+        if not self._connection.execute(once_more).rowcount:
+            self._connection.execute(insert(table).values(account_id=account_id, failures=1, since=self._now, **values))
+
+    def failing(self) -> dict[str, RefreshFailures]:
+        """Accounts whose last refresh failed for now, by id."""
+        return {
+            row.account_id: RefreshFailures(
+                count=row.failures,
+                since_s=self._now - row.since,
+                failure=StoredFailure(code=row.code, message=row.message),
+            )
+            for row in self._connection.execute(select(tables.refresh_failures))
+        }
 
     # --- claims ---
 
