@@ -52,27 +52,27 @@ class Answer:
     created: int = field(default_factory=lambda: int(time.time()))
     citing: citing.Citing = field(default_factory=citing.Citing)
     notices: list[ev.Notice] = field(default_factory=list)
+    begun: bool = False
 
     def chunk(self, event: ev.Event) -> ModelResponseStream | None:
         """The chunk for `event`; None when callers see nothing of it."""
         text, thinking, fields = self.say(event)
         match event:
             case ev.Usage():
-                delta = Delta(content=text, role="assistant", annotations=self.citing.annotations or None)
+                delta = Delta(content=text, annotations=self.citing.annotations or None)
                 chunk = self._chunk(delta)
                 chunk.usage = _usage(event)
                 return chunk
             case ev.Finished(reason=reason):
                 return self._chunk(Delta(content=None), finish_reason=reason)
             case ev.ToolCallDelta():
-                return self._chunk(Delta(content=None, role="assistant", tool_calls=[_call_delta(event)]))
+                return self._chunk(Delta(content=None, tool_calls=[_call_delta(event)]))
         if not (text or thinking or fields):
             return None
         return self._chunk(
             Delta(
                 content=text or None,
                 reasoning_content=thinking or None,
-                role="assistant",
                 provider_specific_fields=fields or None,
             )
         )
@@ -109,6 +109,9 @@ class Answer:
         return self.progress.step(event) if self.progress else ""
 
     def _chunk(self, delta: Delta, finish_reason: str | None = None) -> ModelResponseStream:
+        # Once, in the first chunk: clients join what they are sent.
+        delta.role = None if self.begun else "assistant"
+        self.begun = True
         return ModelResponseStream(
             id=self.id,
             created=self.created,

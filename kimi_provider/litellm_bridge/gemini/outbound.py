@@ -90,8 +90,13 @@ class Stream:
     def close(self) -> Json:
         """The last response: function calls, finish reason, usage, what the answer rests on."""
         parts = [_call(self._calls[index]) for index in sorted(self._calls)]
+        # Google's SDK forgets a turn of its chat in which a response has no part.
         response = _response(
-            parts, model=self._model, response_id=self._id, finish=self._finish or "stop", usage=self._usage
+            parts or [{"text": ""}],
+            model=self._model,
+            response_id=self._id,
+            finish=self._finish or "stop",
+            usage=self._usage,
         )
         if found := grounding("".join(self._text), self._annotations, joined(self._found)):
             response["candidates"][0]["groundingMetadata"] = found
