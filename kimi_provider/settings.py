@@ -140,6 +140,7 @@ class Settings(BaseSettings):
         except UnicodeDecodeError:
             raise SettingsError(".env is not valid UTF-8. Save it as UTF-8 text.") from None
         except OSError as exc:
+    kimi_continue: Literal["auto", "off"] = "auto"
             raise SettingsError(f".env can't be read ({exc.strerror}). Mend or remove it.") from None
 
     @property

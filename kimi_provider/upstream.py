@@ -44,6 +44,19 @@ class Retry(Row):
     plan_s: float
 
 
+class Chats(Row):
+    """How long chats are kept, and how those are removed that are not. Times in seconds, `ids` is a pattern."""
+
+    idle_s: float = Field(gt=0, allow_inf_nan=False)
+    remembered_s: float = Field(gt=0, allow_inf_nan=False)
+    renew_s: float = Field(gt=0, allow_inf_nan=False)
+    claim_s: float = Field(gt=0, allow_inf_nan=False)
+    retry_s: tuple[float, ...] = Field(min_length=1)
+    max_attempts: int = Field(gt=0)
+    sticky_wait_s: float = Field(ge=0, allow_inf_nan=False)
+    ids: Annotated[str, AfterValidator(compilable)]
+
+
 class Hosts(Row):
     """Origins for tokens of one audience."""
 
@@ -72,6 +85,7 @@ class Connect(Row):
     current_user: str
     delete_chat: tuple[str, ...]
     cancel_chat: tuple[str, ...]
+    list_messages: str
     max_frame_bytes: int = Field(gt=0)
     fields: dict[str, str]
     search_tools: tuple[dict[str, Any], ...]
@@ -210,6 +224,7 @@ class Upstream(ModelTable):
 
     service: Service
     retry: Retry
+    chats: Chats
     headers: dict[str, str]
     auth: Auth
     connect: Connect

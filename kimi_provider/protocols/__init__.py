@@ -124,6 +124,11 @@ class ChatProtocol(Protocol):
     async def delete_chat(self, session: Session, chat_id: str) -> None:
         """Remove the chat from the account; a chat that is gone already is no error."""
 
+    async def newest_answer(self, session: Session, chat_id: str) -> str | None:
+        """Id of the last answer in a chat of the account, which the next message follows (protocol E.1); None where
+        none needs to be named. Raises ChatNotFound.
+        """
+
     async def profile(self, session: Session) -> Profile:
         """Who the session belongs to: the cheapest call that proves a token (protocol A.7)."""
 

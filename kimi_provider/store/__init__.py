@@ -10,8 +10,9 @@ from __future__ import annotations
 from .accounts import StoredAccount, StoredCooldown, StoredFailure
 from .alerts import StoredAlert
 from .audit import AuditEntry
+from .chats import ChatRows, StoredChat
 from .hints import durability_hint
-from .opening import Store, Transaction, open_store
+from .opening import Store, Transaction, memory_store, open_store
 from .sealing import StoreError
 from .streams import StreamCount, StreamWish
 from .tokens import Claim, RefreshFailures, TokenPair
@@ -19,12 +20,14 @@ from .usage import Usage
 
 __all__ = [
     "AuditEntry",
+    "ChatRows",
     "Claim",
     "RefreshFailures",
     "Store",
     "StoreError",
     "StoredAccount",
     "StoredAlert",
+    "StoredChat",
     "StoredCooldown",
     "StoredFailure",
     "StreamCount",
@@ -33,5 +36,6 @@ __all__ = [
     "Transaction",
     "Usage",
     "durability_hint",
+    "memory_store",
     "open_store",
 ]

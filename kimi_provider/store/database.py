@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import QueuePool
 from sqlalchemy.schema import CreateSchema
 
 from ..errors import Unavailable
@@ -142,21 +143,15 @@ def read_url(text: str) -> URL:
 
 
 def _sqlite(url: URL) -> Engine:
-    path = Path(str(url.database))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Before SQLite does, so that it is never readable for others; its -wal and -shm take the same mode.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        if path.stat().st_mode & 0o077:
-            path.chmod(0o600)
-    except OSError as exc:
-        raise StoreError(
-            f"The account store {path} can't be opened ({exc.strerror}). Name a place that is writable and lasts: "
-            "KIMI_STATE_URL=sqlite:////path/accounts.db"
-        ) from None
+    in_memory = url.database is None
+    if not in_memory:
+        _make_private(Path(str(url.database)))
     engine = create_engine(
         url,
-        pool_size=POOL_SIZE,
+        # What is in memory is one connection's.
+        poolclass=QueuePool,
+        pool_size=1 if in_memory else POOL_SIZE,
+        max_overflow=0 if in_memory else POOL_SIZE,
         pool_timeout=BUSY_TIMEOUT_S,
         connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
         hide_parameters=True,
@@ -180,6 +175,21 @@ def _sqlite(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("kimi_write") else "BEGIN")
 
     return engine
+
+
+def _make_private(path: Path) -> None:
+    """An empty file that is the user's alone. Raises StoreError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Before SQLite does, so that it is never readable for others; its -wal and -shm take the same mode.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+    except OSError as exc:
+        raise StoreError(
+            f"The account store {path} can't be opened ({exc.strerror}). Name a place that is writable and lasts: "
+            "KIMI_STATE_URL=sqlite:////path/accounts.db"
+        ) from None
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:

@@ -7,7 +7,9 @@ anew.
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +28,7 @@ from . import tables
 from .accounts import AccountRows
 from .alerts import AlertRows
 from .audit import AuditRows
+from .chats import ChatRows
 from .database import Database, read_url
 from .sealing import MissingKey, Sealer, StoreError, key_of_file
 from .streams import StreamRows
@@ -70,6 +73,10 @@ class Transaction:
     def alerts(self) -> AlertRows:
         """What was told of accounts."""
         return AlertRows(self._connection, self.now)
+
+    def chats(self, owner: str) -> ChatRows:
+        """Chats as process `owner` sees them."""
+        return ChatRows(self._connection, self.now, owner)
 
     def streams(self, owner: str) -> StreamRows:
         """Streams as process `owner` sees them."""
@@ -158,6 +165,11 @@ def _opened(url: URL, secret: str, *, demo: bool) -> Store:
         database.close()
         raise
     return store
+
+
+def memory_store(*, clock: Callable[[], float] = time.time) -> Store:
+    """One that ends with the process, for what is best kept as rows. Raises StoreError."""
+    return Store(Database(URL.create("sqlite"), clock=clock), Sealer([os.urandom(32)]))
 
 
 def state_url(settings: Settings) -> URL | None:

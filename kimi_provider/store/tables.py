@@ -154,6 +154,30 @@ waiting = Table(
     Column("expires_at", Float, nullable=False),
 )
 
+#: Chats in the accounts; no account is referred to, for a chat must still be removed when its account is added anew.
+#: `history` to `answer` are hashes. `owner` works with it until `due_at`; what is overdue is to be removed.
+chats = Table(
+    "chats",
+    metadata,
+    Column("chat_id", String(64), primary_key=True),
+    Column("account_id", String(128), nullable=False),
+    Column("protocol", String(16), nullable=False),
+    Column("removable", Boolean, nullable=False),
+    Column("message_id", String(64)),
+    Column("guarded", Boolean, nullable=False),
+    Column("history", String(64)),
+    Column("setup", String(64)),
+    Column("name", String(64)),
+    Column("answer", String(64)),
+    Column("attempts", Integer, nullable=False),
+    Column("owner", String(64)),
+    Column("due_at", Float, nullable=False),
+    Index("chats_history", "history"),
+    Index("chats_name", "name"),
+    Index("chats_answer", "answer"),
+    Index("chats_due_at", "due_at"),
+)
+
 #: Answers and estimated tokens of one account, model and day (UTC, 2026-01-31).
 usage = Table(
     "usage",

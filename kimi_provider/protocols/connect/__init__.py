@@ -28,6 +28,9 @@ from .wire import ChatDecoder, chat_body
 #: Content types that can't be envelopes, whatever the status says.
 _NOT_ENVELOPES: Final = ("text/", "application/json", "application/problem+json")
 
+#: Messages to look through for the last answer.
+_PAGE_SIZE: Final = 10
+
 
 class ConnectProtocol:
     """Implements `ChatProtocol`."""
@@ -114,6 +117,14 @@ class ConnectProtocol:
             await self._first_known(self._upstream.connect.delete_chat, session, {"chat_id": chat_id})
         except ChatNotFound:
             return
+
+    async def newest_answer(self, session: Session, chat_id: str) -> str | None:
+        """Of the messages, which come newest first, the first answer (protocol C.10). Raises KimiError."""
+        body = {"chat_id": chat_id, "page_size": _PAGE_SIZE, "page_token": ""}
+        got = await self._unary(self._upstream.connect.list_messages, session, body)
+        rows = got.get("messages")
+        messages = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+        return next((_string(row, "id") or None for row in messages if row.get("role") == "assistant"), None)
 
     async def profile(self, session: Session) -> Profile:
         """Who the session belongs to (protocol A.7). Raises KimiError: CredentialError when the token is refused."""

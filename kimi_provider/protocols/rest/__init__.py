@@ -146,6 +146,10 @@ class RestProtocol:
         """Remove the chat from the account; one that is gone already is no error. Raises KimiError."""
         await self._unary("DELETE", self._chat_path(chat_id), session, gone=frozenset((404, 410)))
 
+    async def newest_answer(self, session: Session, chat_id: str) -> str | None:
+        """None: a message follows whatever is the last (protocol B.4). Whether there is such a chat only shows then."""
+        return None
+
     async def profile(self, session: Session) -> Profile:
         """Who the session belongs to (protocol A.7). Raises KimiError: CredentialError when the token is refused."""
         got = await self._unary("GET", self._upstream.rest.user, session)
