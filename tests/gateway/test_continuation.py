@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.gateway.calling import Tool
-from tests.gateway.talking import TALKS, Chained, Chat, Talk
+from tests.gateway.talking import TALKS, Chained, Talk
 from tests.gateway.test_tools import calls, says
 from tests.harness import Gateway, Simulator
 
