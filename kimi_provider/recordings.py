@@ -9,6 +9,7 @@ with a sentence instead of being played wrongly.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -19,6 +20,9 @@ from .settings import SettingsError
 VERSION: Final = 1
 #: `outcome` of an answer that came to a good end; else it is a code of `errors`.
 COMPLETED: Final = "completed"
+
+#: What stands for an id, in the shape that the id had: a UUID, 20 characters, digits, anything else.
+PLACEHOLDER: Final = re.compile(r"00000000-0000-4000-8000-\d{12}|id\d{18}|id-\d+|9000\d{8,}")
 
 
 class _Line(BaseModel):
@@ -36,8 +40,8 @@ class Frame(_Line):
 
 
 class Call(_Line):
-    """One call. `path` has ids replaced; `body` is the JSON of an answer that is no stream, `bytes` the length of one
-    that is no JSON; `cut`: the connection ended before the answer did.
+    """One call. Ids are replaced, those of `path`, too; `body` is the JSON of an answer that is no stream, `bytes` the
+    length of one that is no JSON; `cut`: the connection ended before the answer did.
 
     Of a chat call `model` is the name that was asked for, and `outcome` how a client should find it to end.
     """

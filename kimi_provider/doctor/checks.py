@@ -1,4 +1,4 @@
-"""`kimi-provider doctor`: what works, what does not, and what to do about it.
+"""`kimi-provider doctor` without --live: the machine, the settings, the credentials.
 
 Each check says what was tried, what the outcome means and the next step. Later checks run even when earlier ones
 failed, as far as that makes sense. Prints nothing and changes nothing.
@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from .engine import KimiEngine
-from .errors import KimiError
-from .settings import Settings, SettingsError
-from .store import StoreError
-from .upstream import Upstream
-from .wording import Language
+from ..engine import KimiEngine
+from ..errors import KimiError
+from ..settings import Settings, SettingsError
+from ..store import StoreError
+from ..upstream import Upstream
+from ..wording import Language
 
 #: Versions of LiteLLM on which the whole test suite has run.
 TESTED_LITELLM = ("1.106.2",)
