@@ -237,19 +237,23 @@ class Upstream(ModelTable):
     @classmethod
     def load(cls, overlay: Path | None = None) -> Upstream:
         """The packaged table, with `overlay` merged over it. Raises SettingsError."""
-        data = yaml.safe_load(resources.files(__package__).joinpath("upstream.yaml").read_text("utf-8"))
-        if overlay is not None:
-            data = _merged(data, _read(overlay))
+        return cls.overlaid({} if overlay is None else read_overlay(overlay), source=overlay)
+
+    @classmethod
+    def overlaid(cls, values: dict[str, Any], *, source: Path | None = None) -> Upstream:
+        """The packaged table with `values`, which come from `source`, merged over it. Raises SettingsError."""
+        packaged = yaml.safe_load(resources.files(__package__).joinpath("upstream.yaml").read_text("utf-8"))
         try:
-            return cls.model_validate(data)
+            return cls.model_validate(merged(packaged, values))
         except ValidationError as exc:
             first = exc.errors(include_url=False)[0]
             place = "".join(f"{step}." for step in first["loc"])[:-1]
-            where = f"{overlay or 'upstream.yaml'}: {place}".removesuffix(": ")
+            where = f"{source or 'upstream.yaml'}: {place}".removesuffix(": ")
             raise SettingsError(f"{where}: {first['msg']}") from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_overlay(path: Path) -> dict[str, Any]:
+    """The values of an overlay file, unchecked. Raises SettingsError."""
     try:
         data = yaml.safe_load(path.read_text("utf-8"))
     except OSError as exc:
@@ -265,11 +269,12 @@ def _read(path: Path) -> dict[str, Any]:
     return data or {}
 
 
-def _merged(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
+def merged(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
+    """Mappings key by key; everything else of `overlay` replaces what `base` has."""
     out = dict(base)
     for key, value in overlay.items():
         below = out.get(key)
-        out[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        out[key] = merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return out
 
 
