@@ -107,6 +107,10 @@ def run(
             # Workers share their accounts, until the demo ends.
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="kimi-demo-"))
             environment["KIMI_STATE_URL"] = f"sqlite:///{folder}/accounts.db"
+        if workers > 1 and not environment.get("PROMETHEUS_MULTIPROC_DIR"):
+            # Workers share what they count, too.
+            shared = tempfile.TemporaryDirectory(prefix="kimi-metrics-", ignore_cleanup_errors=True)
+            environment["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(shared)
         return _supervise(command, environment, gateway, on_ready, on_stop)
 
 

@@ -58,7 +58,11 @@ class Roster:
 
     async def rows(self) -> list[AccountRow]:
         """Every account, in the order in which they were added. Raises Unavailable."""
-        return self._of_process() if self._store is None else await self._store.run(self._of_store)
+        return self.look() if self._store is None else await self._store.run(self.look)
+
+    def look(self) -> list[AccountRow]:
+        """The same in this thread, which the store may block. Raises Unavailable."""
+        return self._of_process() if self._store is None else self._of_store()
 
     async def row(self, ref: str) -> AccountRow:
         """One account. Raises NotFound, BadRequest (several begin like this)."""

@@ -16,6 +16,7 @@ from typing import Any
 from litellm import CustomLLM
 from litellm.types.utils import ModelResponse, ModelResponseStream
 
+from .. import metrics
 from ..engine import KimiEngine
 from ..errors import BadRequest, KimiError
 from ..events import Event, Finished, Notice, TextDelta, Usage
@@ -78,6 +79,7 @@ class _Call:
     def __init__(self, handler: KimiLLM, kwargs: dict[str, Any], *, collected: bool = False) -> None:
         self.model: str = kwargs["model"]
         self._handler = handler
+        self._counts = True
         with self.translating():
             if not kwargs.get("api_key"):
                 deployments.require_key(handler.unset_keys, kwargs.get("litellm_params"))
@@ -90,6 +92,7 @@ class _Call:
                 api_key=kwargs.get("api_key"),
                 collected=collected,
             )
+        self._counts = not self.inbound.health_check
 
     @contextmanager
     def translating(self) -> Iterator[None]:
@@ -105,6 +108,8 @@ class _Call:
             failure = KimiError(f"kimi-provider has a defect ({type(exc).__name__}); its log has the details")
         else:
             return
+        if self._counts:
+            metrics.failed(failure)
         raise to_litellm(failure, model=self.model, language=self._handler.language) from None
 
     def headers(self) -> dict[str, str]:
@@ -167,6 +172,7 @@ class KimiLLM(CustomLLM):  # type: ignore[misc]  # litellm is not followed by my
         with self._lock:
             if self._engine is None:
                 try:
+                    metrics.start()
                     self._engine = KimiEngine.from_environment()
                 except SettingsError as exc:
                     raise BadRequest(f"kimi-provider is not set up: {exc}", cure="") from None

@@ -28,7 +28,7 @@ from litellm.proxy.anthropic_endpoints import endpoints as anthropic_endpoints
 from .. import admin
 from ..observe import redact_logs
 from ..store import durability_hint
-from . import account_routes, deployments, outbound
+from . import account_routes, deployments, metrics_route, outbound
 from .gemini import models as gemini_models
 from .gemini import routes as gemini
 from .listing import Listing
@@ -75,7 +75,8 @@ def start_up(handler: KimiLLM, limits: list[str], provider: str) -> None:
     if (hint := durability_hint(engine.settings, os.environ)) is not None:
         log.warning("kimi-provider: %s", hint)
     listing = Listing(handler, provider)
-    for limit in [*limits, *_tell_more_of_errors(), *listing.expand_wildcards()]:
+    metrics_routes, metrics_limits = metrics_route.routes(engine)
+    for limit in [*limits, *metrics_limits, *_tell_more_of_errors(), *listing.expand_wildcards()]:
         log.warning("kimi-provider: %s", limit)
     for router in (
         _router(handler, listing),
@@ -84,7 +85,7 @@ def start_up(handler: KimiLLM, limits: list[str], provider: str) -> None:
         gemini.router(lambda name: listing.model_of(name) is not None),
     ):
         _mount(proxy_server.app, router)
-    proxy_server.app.router.routes[0:0] = account_routes.routes(engine, own_keys=own_keys)
+    proxy_server.app.router.routes[0:0] = [*metrics_routes, *account_routes.routes(engine, own_keys=own_keys)]
     logging_callback_manager.add_litellm_callback(GatewayHooks(provider, listing, engine))
 
 
