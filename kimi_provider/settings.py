@@ -96,12 +96,31 @@ def _file_host(entry: str) -> str:
     return str(network)
 
 
+#: An Apprise URL is `service://...`; one may hold commas, so that only one before the next service separates.
+_NEXT_ALERT_URL = re.compile(r"[\s,]+(?=[A-Za-z0-9][A-Za-z0-9+.-]*://)")
+_ALERT_URL = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.-]*://\S+")
+
+
+def _alert_urls(value: Any) -> Any:
+    entries = _NEXT_ALERT_URL.split(value.strip(", \t\r\n")) if isinstance(value, str) else value
+    if not isinstance(entries, list | tuple) or not all(isinstance(entry, str) for entry in entries):
+        raise ValueError("must be Apprise URLs, separated by commas")
+    urls = tuple(entry for entry in entries if entry)
+    for number, url in enumerate(urls, 1):
+        if not _ALERT_URL.fullmatch(url):
+            raise ValueError(f"must be Apprise URLs such as ntfy://topic, separated by commas; entry {number} is none")
+    return urls
+
+
 Origin = Annotated[str, AfterValidator(_origin)]
 #: `NAME=` in a .env file means none, not the current folder.
 OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
 Headers = Annotated[dict[str, str], NoDecode, BeforeValidator(_headers)]
 #: Names in lower case, and ranges in CIDR form.
 FileHosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_file_hosts)]
+
+#: They hold the secrets of the services that they name.
+AlertUrls = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_alert_urls)]
 
 
 class Settings(BaseSettings):
@@ -121,9 +140,11 @@ class Settings(BaseSettings):
     kimi_max_streams: int = Field(2, ge=1, le=100)
     kimi_queue_timeout_s: float = Field(30, ge=0, allow_inf_nan=False)
     kimi_keep_chats: bool = False
+    kimi_continue: Literal["auto", "off"] = "auto"
     kimi_timeout_s: float = Field(600, gt=0, allow_inf_nan=False)
     kimi_idle_timeout_s: float = Field(90, gt=0, allow_inf_nan=False)
     kimi_lang: Literal["en", "id"] = "en"
+    kimi_alert_urls: AlertUrls = ()
     kimi_file_hosts_allowed: FileHosts = ()
     #: Set by `serve` for its own children when it starts the simulator; never by hand.
     kimi_demo: bool = False
@@ -140,7 +161,6 @@ class Settings(BaseSettings):
         except UnicodeDecodeError:
             raise SettingsError(".env is not valid UTF-8. Save it as UTF-8 text.") from None
         except OSError as exc:
-    kimi_continue: Literal["auto", "off"] = "auto"
             raise SettingsError(f".env can't be read ({exc.strerror}). Mend or remove it.") from None
 
     @property

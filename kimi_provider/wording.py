@@ -109,3 +109,96 @@ HEADLINES_ID: Final[dict[str, str]] = {
     "unavailable": "Layanan tidak terjangkau",
     "timeout": "Waktu habis",
 }
+
+#: What is wrong with an account, or with all of them (`none_left`): the title of an alert.
+TROUBLES: Final[dict[str, dict[Language, str]]] = {
+    "ends_in_7_days": {
+        "en": "Kimi account {account}: log in again within {left}",
+        "id": "Akun Kimi {account}: masuk lagi dalam {left}",
+    },
+    "ends_in_1_day": {
+        "en": "Kimi account {account}: log in again within {left}",
+        "id": "Akun Kimi {account}: masuk lagi dalam {left}",
+    },
+    "failing": {
+        "en": "Kimi account {account}: its session can't be renewed now",
+        "id": "Akun Kimi {account}: sesinya tidak dapat diperbarui saat ini",
+    },
+    "ended": {
+        "en": "Kimi account {account}: its session is over, log in again",
+        "id": "Akun Kimi {account}: sesinya berakhir, masuk lagi",
+    },
+    "stopped": {
+        "en": "Kimi account {account}: stopped by Kimi",
+        "id": "Akun Kimi {account}: dihentikan Kimi",
+    },
+    "none_left": {
+        "en": "No Kimi account can answer",
+        "id": "Tidak ada akun Kimi yang dapat menjawab",
+    },
+}
+
+_LOG_IN: Final[dict[Language, str]] = {
+    "en": "Its session ends then, and the account answers no more. " + CURES["credential_rejected"]["en"],
+    "id": "Saat itu sesinya berakhir dan akun tidak menjawab lagi. " + CURES["credential_rejected"]["id"],
+}
+
+#: What to do about it.
+TROUBLE_CURES: Final[dict[str, dict[Language, str]]] = {
+    "ends_in_7_days": _LOG_IN,
+    "ends_in_1_day": _LOG_IN,
+    "failing": {
+        "en": "It is tried again with each call, and the account answers as long as its last token lives. "
+        "'kimi-provider doctor' tells whether the service is reachable.",
+        "id": "Dicoba lagi pada setiap panggilan, dan akun tetap menjawab selama token terakhirnya hidup. "
+        "'kimi-provider doctor' memberi tahu apakah layanan terjangkau.",
+    },
+    "ended": CURES["credential_rejected"],
+    "stopped": {
+        "en": "It is not used any more. Open kimi.com with this account and follow what it says, then: 'kimi-provider "
+        "accounts enable {account}'. A new login may help, too.",
+        "id": "Akun tidak dipakai lagi. Buka kimi.com dengan akun ini dan ikuti petunjuknya, lalu: 'kimi-provider "
+        "accounts enable {account}'. Masuk ulang juga dapat membantu.",
+    },
+    "none_left": {
+        "en": "Calls fail until one can. See why: 'kimi-provider accounts list'. Add another: 'kimi-provider accounts "
+        "add'.",
+        "id": "Panggilan gagal sampai ada yang dapat. Lihat sebabnya: 'kimi-provider accounts list'. Tambahkan yang "
+        "lain: 'kimi-provider accounts add'.",
+    },
+}
+
+#: That it is over.
+RECOVERIES: Final[dict[str, dict[Language, str]]] = {
+    "ends_in_7_days": {
+        "en": "Kimi account {account}: its session has been renewed",
+        "id": "Akun Kimi {account}: sesinya sudah diperbarui",
+    },
+    "ends_in_1_day": {
+        "en": "Kimi account {account}: its session has been renewed",
+        "id": "Akun Kimi {account}: sesinya sudah diperbarui",
+    },
+    "failing": {
+        "en": "Kimi account {account}: its session is renewed again",
+        "id": "Akun Kimi {account}: sesinya diperbarui lagi",
+    },
+    "ended": {
+        "en": "Kimi account {account}: it has a session again",
+        "id": "Akun Kimi {account}: punya sesi lagi",
+    },
+    "stopped": {
+        "en": "Kimi account {account}: in use again",
+        "id": "Akun Kimi {account}: dipakai lagi",
+    },
+    "none_left": {
+        "en": "Kimi accounts can answer again",
+        "id": "Akun Kimi dapat menjawab lagi",
+    },
+}
+
+#: The body of a note that something is over, and of a message that only tries the way.
+NOTHING_TO_DO: Final[dict[Language, str]] = {"en": "Nothing needs to be done.", "id": "Tidak perlu melakukan apa pun."}
+TEST_ALERT: Final[dict[Language, str]] = {
+    "en": "Alerts of kimi-provider arrive",
+    "id": "Peringatan kimi-provider sampai",
+}

@@ -36,6 +36,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         "kimi_timeout_s": 600,
         "kimi_idle_timeout_s": 90,
         "kimi_lang": "en",
+        "kimi_alert_urls": (),
         "kimi_file_hosts_allowed": (),
         "kimi_demo": False,
     }
@@ -63,8 +64,8 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         ("KIMI_IDLE_TIMEOUT_S", "0.1", 0.1),
         ("KIMI_KEEP_CHATS", "true", True),
         ("KIMI_KEEP_CHATS", "0", False),
-        ("KIMI_LANG", "id", "id"),
         ("KIMI_CONTINUE", "off", "off"),
+        ("KIMI_LANG", "id", "id"),
         ("kimi_lang", "id", "id"),
         ("KIMI_DEMO", "1", True),
     ],
@@ -79,6 +80,24 @@ def test_the_token_is_read_and_never_shown(monkeypatch: pytest.MonkeyPatch, text
     monkeypatch.setenv("KIMI_TOKEN", text)
     settings = Settings.load()
     assert settings.token == token
+    assert SECRET not in f"{settings!r} {settings} {settings.model_dump()}"
+
+
+@pytest.mark.parametrize(
+    ("text", "urls"),
+    [
+        ("", []),
+        (f"json://{SECRET}", [f"json://{SECRET}"]),
+        (" ntfy://a,\nslack+x://b/c ,json://d , ", ["ntfy://a", "slack+x://b/c", "json://d"]),
+        ("mailto://u:p@h?to=a@h,b@h;mailtos://x json://y", ["mailto://u:p@h?to=a@h,b@h;mailtos://x", "json://y"]),
+    ],
+)
+def test_alert_urls_are_told_apart_and_never_shown(
+    monkeypatch: pytest.MonkeyPatch, text: str, urls: list[str]
+) -> None:
+    monkeypatch.setenv("KIMI_ALERT_URLS", text)
+    settings = Settings.load()
+    assert [url.get_secret_value() for url in settings.kimi_alert_urls] == urls
     assert SECRET not in f"{settings!r} {settings} {settings.model_dump()}"
 
 
@@ -121,6 +140,8 @@ def test_the_token_is_read_and_never_shown(monkeypatch: pytest.MonkeyPatch, text
         ("KIMI_IDLE_TIMEOUT_S", "soon", "valid number"),
         ("KIMI_KEEP_CHATS", "maybe", "valid boolean"),
         ("KIMI_LANG", "fr", "'en' or 'id'"),
+        ("KIMI_ALERT_URLS", f"ntfy://topic, {SECRET}", "entry 1 is none"),
+        ("KIMI_ALERT_URLS", f"ntfy://topic,json://{SECRET} x", "entry 2 is none"),
     ],
 )
 def test_a_wrong_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, name: str, text: str, says: str) -> None:
