@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import decoder, files, mitm
+from . import decoder, files, loop, mitm
 from .load import Client
 from .plan import Plan
 from .processes import Gateway, UpstreamProcess, cpu_s
@@ -32,6 +32,7 @@ class Bed:
         self._pid = 0
         self._service: files.Service | None = None
         self._proxies: mitm.Proxies | None = None
+        self.curves: loop.Curves | None = None
 
     @property
     def upstream(self) -> UpstreamProcess:
@@ -81,6 +82,11 @@ class Bed:
         """The simulator, for what the upstream does not do."""
         self._service = self._service or files.Service(self._folder)
         return self._service
+
+    async def uploads(self) -> loop.Curves:
+        """What each turn of an agent's loop uploads."""
+        self.curves = await asyncio.to_thread(loop.measured, self._folder, self.service())
+        return self.curves
 
     async def proxies(self) -> mitm.Proxies:
         """mitmdump with the redirector and with the least that does its work, warmed up."""
@@ -223,6 +229,12 @@ async def rest_trips(bed: Bed) -> Pair:
     return await files.round_trips("rest"), 1.0
 
 
+async def upload(bed: Bed) -> Pair:
+    """Kilobytes of the last turn; theirs is ours with the whole history in each message."""
+    curves = await bed.uploads()
+    return curves.continuing[-1] / 1024, curves.flattening[-1] / 1024
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Figure:
     """`limit` is on ours / theirs, or with `difference` on ours - theirs; `at_least` says on which side.
@@ -268,6 +280,7 @@ FIGURES = (
     Figure(name="memory", title="peak RSS, 50 MB file", unit="MB", measure=memory, limit=15, difference=True, rounds=3),
     Figure(name="trips-connect", title="round trips, Connect", unit="", measure=connect_trips, limit=1, rounds=1),
     Figure(name="trips-rest", title="round trips, REST", unit="", measure=rest_trips, limit=2, rounds=1),
+    Figure(name="upload", title="upload at turn 30", unit="KB", measure=upload, limit=0.1, rounds=1),
     Figure(name="mitm-ttft", title="redirector: first event", unit="ms", measure=mitm.first_token, limit=1.1),
     Figure(name="mitm-delay", title="redirector: delay of an event", unit="ms", measure=mitm.chunk_delay, limit=1.1),
     Figure(

@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -49,16 +50,22 @@ class Service(Child):
         self.url = f"http://127.0.0.1:{port}"
         super().__init__([sys.executable, "-m", "kimi_provider", "simulate", "--port", str(port)], folder, "simulator")
         self.wait_for(re.escape(self.url), 30)
-        pair = self._call("login", {"user": "bench"})
+        pair = self.call("login", {"user": "bench"})
         self.token = f"{pair['access_token']} {pair['refresh_token']}"
-        self._call("settings", {"pace": 0, "parse_delay_s": 0})
+        self.call("settings", {"pace": 0, "parse_delay_s": 0})
 
     def files(self) -> int:
         """How many were uploaded so far."""
-        with urllib.request.urlopen(f"{self.url}/_sim/state") as answer:
-            return len(orjson.loads(answer.read())["files"])
+        return len(self.state()["files"])
 
-    def _call(self, action: str, body: dict[str, object]) -> dict[str, str]:
+    def state(self) -> dict[str, Any]:
+        """What the simulator knows."""
+        with urllib.request.urlopen(f"{self.url}/_sim/state") as answer:
+            state: dict[str, Any] = orjson.loads(answer.read())
+            return state
+
+    def call(self, action: str, body: dict[str, object]) -> dict[str, str]:
+        """One of the simulator's control endpoints."""
         request = urllib.request.Request(f"{self.url}/_sim/{action}", orjson.dumps(body))
         request.add_header("content-type", "application/json")
         with urllib.request.urlopen(request) as answer:

@@ -104,7 +104,9 @@ class Gateway(Child):
     `text` is its configuration, by default both providers' rows.
     """
 
-    def __init__(self, folder: Path, upstream: Behind, *, bare: bool = False, text: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, upstream: Behind, *, bare: bool = False, text: str | None = None, **env: str
+    ) -> None:
         self.port = free_port()
         name = "bare" if bare else "gateway"
         (path := folder / f"{name}.yaml").write_text(text or config(upstream.url, kimi=not bare), "utf-8")
@@ -121,6 +123,7 @@ class Gateway(Child):
             KIMI_MAX_STREAMS="64",
             # As `serve` sets it: the first-run banner is no part of a start.
             LITELLM_DONT_SHOW_FEEDBACK_BOX="true",
+            **env,
         )
 
     def wait_until_alive(self, timeout_s: float = 120) -> float:

@@ -36,9 +36,12 @@ async def run(figures: Sequence[Figure], rounds: int) -> bool:
     table, good = _table(figures, results)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
     console.print(table)
+    if bed.curves is not None:
+        console.print(bed.curves.plot() + "\n", markup=False)
     console.print(
         f"ours: kimi/, theirs: openai/ on the same proxy (decoder: slicing + orjson; start: bare litellm; "
         f"memory: a provider that does nothing; round trips: an API of one call; "
+        f"upload: the whole history in each message; "
         f"redirector: mitmdump with the least script). "
         f"Medians of {rounds} round{'s' * (rounds > 1)}, {time.monotonic() - began:.0f} s.",
         soft_wrap=True,
