@@ -86,6 +86,13 @@ class Notice:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class StopReached:
+    """The model wrote one of the caller's stop strings: the answer ended before it."""
+
+    stop: str
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChatOpened:
     """Where the answer lives in the account. Either id may still be missing and follow in a later event."""
@@ -118,6 +125,7 @@ Event = (
     | NativeTool
     | ToolCallDelta
     | Notice
+    | StopReached
     | ChatOpened
     | Usage
     | Finished

@@ -1,8 +1,8 @@
 """Shims over LiteLLM's translations of answers, for our answers only; `compat` puts them in place.
 
 1. `AnthropicStreamWrapper` and `translate_openai_response_to_anthropic`: LiteLLM's Anthropic answers know neither
-   searches nor citations of a custom provider; ours have their blocks (`messages`). Unnecessary once its adapter takes
-   annotations.
+   searches nor citations of a custom provider, nor which stop string was met; ours do (`messages`). Unnecessary once
+   its adapter takes annotations and `stop_sequence`.
 2. `_transform_chat_completion_chunk_to_response_api_chunk`: of several annotations LiteLLM streams the first, ours all.
    Unnecessary once its iterator empties its own queue.
 """
@@ -36,11 +36,12 @@ def install(provider: str, version: str) -> list[str]:
         hasattr(stream, name) for name in ("_should_start_new_content_block", "_is_blank_delta")
     ):
         limits.append(
-            f"searches and citations are no blocks on /v1/messages (litellm {version} has changed how it answers there)"
+            "searches and citations are no blocks on /v1/messages, and no stop string is named there (litellm "
+            f"{version} has changed how it answers)"
         )
     elif not _is_ours(whole):
-        adapters.AnthropicStreamWrapper = _searching_stream(stream, provider)
-        adapter.translate_openai_response_to_anthropic = _searching_answer(whole)
+        adapters.AnthropicStreamWrapper = _fuller_stream(stream, provider)
+        adapter.translate_openai_response_to_anthropic = _fuller_answer(whole)
     events: Any = getattr(_module(_RESPONSES), "LiteLLMCompletionStreamingIterator", None)
     translate = getattr(events, "_transform_chat_completion_chunk_to_response_api_chunk", None)
     if translate is None:
@@ -61,17 +62,17 @@ def _is_ours(function: Callable[..., Any]) -> bool:
     return getattr(function, "kimi_provider", False) is True
 
 
-def _searching_stream(original: Any, provider: str) -> Any:
-    class SearchingStream(original):  # type: ignore[misc]  # litellm is not followed by mypy
+def _fuller_stream(original: Any, provider: str) -> Any:
+    class FullerStream(original):  # type: ignore[misc]  # litellm is not followed by mypy
         def __init__(self, completion_stream: Any, *args: Any, **kwargs: Any) -> None:
             super().__init__(completion_stream, *args, **kwargs)
             ours = getattr(completion_stream, "custom_llm_provider", None) == provider
-            self._search = messages.SearchEvents() if ours else None
+            self._events = messages.AnswerEvents() if ours else None
             self._ready: deque[Any] = deque()
 
         def _should_start_new_content_block(self, chunk: Any) -> bool:
-            if self._search is not None:
-                self._search.note(chunk.choices[0].delta.provider_specific_fields or {})
+            if self._events is not None:
+                self._events.note(chunk.choices[0].delta.provider_specific_fields or {})
                 if self._is_blank_delta(chunk):  # it says nothing of the kind of block
                     return False
             return bool(super()._should_start_new_content_block(chunk))
@@ -87,19 +88,20 @@ def _searching_stream(original: Any, provider: str) -> Any:
             return self._ready.popleft()
 
         def _take(self, event: Any) -> None:
-            self._ready.extend((event,) if self._search is None else self._search.take(event))
+            self._ready.extend((event,) if self._events is None else self._events.take(event))
 
-    return SearchingStream
+    return FullerStream
 
 
-def _searching_answer(original: Callable[..., Any]) -> Callable[..., Any]:
+def _fuller_answer(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def translate(self: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
         answer = original(self, response, *args, **kwargs)
         headers = getattr(response, "_hidden_params", {}).get("additional_headers", {})
         if any(name.endswith(outbound.SERVED_BY) for name in headers):
-            message = response.choices[0].message
-            answer["content"] = messages.with_search(answer["content"], message.model_dump())
+            message = response.choices[0].message.model_dump()
+            answer["content"] = messages.with_search(answer["content"], message)
+            answer.update(messages.ending(message.get("provider_specific_fields") or {}))
         return answer
 
     translate.kimi_provider = True  # type: ignore[attr-defined]  # marks our own wrapper

@@ -1,4 +1,4 @@
-"""Searches and citations as blocks of Anthropic's API, put into what LiteLLM's adapter makes of a chat answer.
+"""What LiteLLM's adapter leaves out of an answer of Anthropic's API: searches, citations, the stop string that was met.
 
 A search is a `server_tool_use` and its `web_search_tool_result`, before the text that rests on it; cited text is a text
 block of its own that ends with its mark. Pure: events and blocks in, events and blocks out, and the numbers of blocks
@@ -36,7 +36,13 @@ def with_search(content: Sequence[Json], message: Mapping[str, Any]) -> list[Jso
     return [*blocks, *searched]
 
 
-class SearchEvents:
+def ending(fields: Mapping[str, Any]) -> Json:
+    """How an answer ended whose message has provider `fields`; nothing when they name no stop string."""
+    stop = fields.get("stop_sequence")
+    return {} if stop is None else {"stop_reason": "stop_sequence", "stop_sequence": stop}
+
+
+class AnswerEvents:
     """The same for a stream: `note` the fields of each chunk, then `take` the adapter's events that follow it."""
 
     def __init__(self) -> None:
@@ -46,6 +52,7 @@ class SearchEvents:
         self._inner: Json = {"type": "text", "text": ""}
         self._found: list[Mapping[str, Any]] = []
         self._citations: list[Json] = []
+        self._ending: Json = {}
 
     def note(self, fields: Mapping[str, Any]) -> None:
         """What came with a chunk (`outbound`)."""
@@ -53,6 +60,7 @@ class SearchEvents:
             self._citations.append(citation)
         if "search_results" in fields:
             self._found.append(fields)
+        self._ending = self._ending or ending(fields)
 
     def take(self, event: Json) -> Iterator[Json]:
         """The client's events for one of the adapter's."""
@@ -76,7 +84,7 @@ class SearchEvents:
         else:
             if kind in ("message_delta", "message_stop"):
                 yield from self._search()
-            yield event
+            yield {**event, "delta": {**delta, **self._ending}} if kind == "message_delta" else event
 
     def _cite(self, text: str | None) -> Iterator[Json]:
         """Citations of the open block end it, unless the next text is one more mark of the same place."""

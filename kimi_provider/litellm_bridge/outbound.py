@@ -2,8 +2,8 @@
 
 Both forms follow one path: a collected answer is the stream's events, joined. Every chunk of an answer has the same
 id, model and creation time; usage rides on a chunk before the finish chunk, because LiteLLM loses it anywhere later.
-The same chunk brings every annotation: LiteLLM's Responses API passes on those of one chunk only. What a search found
-and each citation leave at once, as provider fields, for surfaces that show them in their place.
+The same chunk brings every annotation: LiteLLM's Responses API passes on those of one chunk only. What a search found,
+each citation and the stop string that was met leave at once, as provider fields, for surfaces that show them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,6 +53,8 @@ class Answer:
     citing: citing.Citing = field(default_factory=citing.Citing)
     notices: list[ev.Notice] = field(default_factory=list)
     begun: bool = False
+    #: How often the service has searched the web, as far as callers are told.
+    searches: int = 0
 
     def chunk(self, event: ev.Event) -> ModelResponseStream | None:
         """The chunk for `event`; None when callers see nothing of it."""
@@ -61,7 +63,7 @@ class Answer:
             case ev.Usage():
                 delta = Delta(content=text, annotations=self.citing.annotations or None)
                 chunk = self._chunk(delta)
-                chunk.usage = _usage(event)
+                chunk.usage = self.usage(event)
                 return chunk
             case ev.Finished(reason=reason):
                 return self._chunk(Delta(content=None), finish_reason=reason)
@@ -91,7 +93,10 @@ class Answer:
                 source = event.source
                 return "", "", {"citation": citing.location(source.url, source.title, source.snippet)}
             case ev.SearchResults() if not self.silent:
+                self.searches = max(1, self.searches + len(event.queries))
                 return "", self._step(event), citing.found(event)
+            case ev.StopReached(stop):
+                return "", "", {"stop_sequence": stop}
             case ev.NativeTool():
                 return "", self._step(event), {}
             case ev.Notice():
@@ -99,6 +104,20 @@ class Answer:
                 known = logging.INFO if event.code == "unknown" else logging.WARNING
                 log.log(known, "%s: the service remarks: %s [%s]", self.model, event.message, event.code)
         return "", "", {}
+
+    def usage(self, usage: ev.Usage) -> LiteLLMUsage:
+        """The tokens, and how often was searched under the name from which LiteLLM's Anthropic adapter takes it."""
+        details: Json = {}
+        if usage.reasoning_tokens:
+            details["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
+        if self.searches:
+            details["prompt_tokens_details"] = {"web_search_requests": self.searches}
+        return LiteLLMUsage(
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            total_tokens=usage.prompt_tokens + usage.completion_tokens,
+            **details,
+        )
 
     def headers(self) -> dict[str, str]:
         """What the service said about the answer so far, as response headers."""
@@ -124,7 +143,7 @@ async def collect(events: AsyncIterator[ev.Event], answer: Answer) -> ModelRespo
     """The whole answer as one response."""
     text: list[str] = []
     thinking: list[str] = []
-    found: list[Mapping[str, Any]] = []
+    found: list[Json] = []
     calls: dict[int, Json] = {}
     usage = ev.Usage(prompt_tokens=0, completion_tokens=0)
     reason: ev.FinishReason = "stop"
@@ -149,14 +168,14 @@ async def collect(events: AsyncIterator[ev.Event], answer: Answer) -> ModelRespo
         tool_calls=[calls[index] for index in sorted(calls)] or None,
         reasoning_content="".join(thinking) or None,
         annotations=answer.citing.annotations or None,
-        provider_specific_fields=citing.joined(found) or None,
+        provider_specific_fields=_joined(found) or None,
     )
     return ModelResponse(
         id=answer.id,
         created=answer.created,
         model=answer.model,
         choices=[Choices(index=0, finish_reason=reason, message=message)],
-        usage=_usage(usage),
+        usage=answer.usage(usage),
     )
 
 
@@ -173,13 +192,7 @@ def attach_headers(response: Any, headers: Mapping[str, str]) -> None:
         response._hidden_params = {**hidden, "additional_headers": {**hidden.get("additional_headers", {}), **headers}}
 
 
-def _usage(usage: ev.Usage) -> LiteLLMUsage:
-    details = (
-        {"completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens}} if usage.reasoning_tokens else {}
-    )
-    return LiteLLMUsage(
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-        total_tokens=usage.prompt_tokens + usage.completion_tokens,
-        **details,
-    )
+def _joined(found: Sequence[Json]) -> Json:
+    """Provider fields of a stream as those of one message."""
+    stops = [fields for fields in found if "stop_sequence" in fields]
+    return {**citing.joined(found), **(stops[0] if stops else {})}

@@ -1,7 +1,8 @@
 """`stop` and `max_tokens` on an answer's events, the last step before the caller.
 
 Law: events in, events out, in order; once `finish` is set the answer is over and nothing more comes out. Thinking and
-arguments of calls count against `max_tokens` as text does; stop strings are looked for in text alone.
+arguments of calls count against `max_tokens` as text does; stop strings are looked for in text alone, and the one that
+was met is the last event.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from ..events import Event, TextDelta, ThinkingDelta, ToolCallDelta
+from ..events import Event, StopReached, TextDelta, ThinkingDelta, ToolCallDelta
 from .stops import StopFilter
 from .tokens import TokenLimit
 
@@ -32,8 +33,9 @@ class Shaper:
             match event:
                 case TextDelta():
                     self._text(out, self._stops.feed(event.text))
-                    if self._stops.stopped is not None:
-                        self.finish = self.finish or "stop"
+                    if self.finish is None and self._stops.stopped is not None:
+                        self.finish = "stop"
+                        out.append(StopReached(self._stops.stopped))
                 case ThinkingDelta():
                     if text := self._within(event.text):
                         out.append(ThinkingDelta(text))

@@ -80,7 +80,7 @@ async def test_segments_are_bytes_before_the_marks(name: str) -> None:
 
 def streamed(events: list[ev.Event]) -> list[dict[str, Any]]:
     """Blocks as a client puts them together; an adapter that knows no searches is played in front."""
-    answer, search, out, kind = Answer(model="m", lists_sources=False), messages.SearchEvents(), [], ""
+    answer, search, out, kind = Answer(model="m", lists_sources=False), messages.AnswerEvents(), [], ""
     for event in events:
         text, thinking, fields = answer.say(event)
         search.note(fields)
@@ -150,7 +150,7 @@ def test_a_later_search_stands_before_the_text_that_follows_it() -> None:
 
 
 def test_a_call_without_arguments_keeps_its_block() -> None:
-    search = messages.SearchEvents()
+    search = messages.AnswerEvents()
     call = {"type": "tool_use", "id": "1", "name": "now", "input": {}}
     out = list(search.take({"type": "content_block_start", "index": 0, "content_block": call}))
     out += search.take({"type": "content_block_stop", "index": 0})

@@ -84,6 +84,8 @@ class Said:
 
     text: str = ""
     finish: str = ""
+    #: The stop string that was met, where the API tells it.
+    stop: str | None = None
     #: Name and JSON text of every call.
     written: dict[Any, list[str]] = field(default_factory=dict)
 
@@ -277,7 +279,7 @@ class Responses(Surface):
 
 class Messages(Surface):
     name = "messages"
-    finishes = {"calls": "tool_use", "text": "end_turn", "length": "max_tokens", "stop": "end_turn"}
+    finishes = {"calls": "tool_use", "text": "end_turn", "length": "max_tokens", "stop": "stop_sequence"}
     unusable = ("api_error", "api_error")
 
     def __init__(self, url: str) -> None:
@@ -300,7 +302,7 @@ class Messages(Surface):
                             said.call(event.index, None, event.delta.partial_json)
                 whole = self._read(events.get_final_message(), Said())
                 assert (whole.text, whole.calls) == (said.text, said.calls)
-                said.finish = whole.finish
+                said.finish, said.stop = whole.finish, whole.stop
         except anthropic.APIStatusError as exc:
             body: Any = exc.body
             status = exc.status_code if exc.status_code >= 400 else None
@@ -312,7 +314,7 @@ class Messages(Surface):
             if block.type == "tool_use":
                 said.call(block.id, block.name, json.dumps(block.input))
         said.text = "".join(block.text for block in message.content if block.type == "text")
-        said.finish = message.stop_reason
+        said.finish, said.stop = message.stop_reason, message.stop_sequence
         return said
 
     def _request(self, question: Question) -> dict[str, Any]:

@@ -155,6 +155,7 @@ def test_messages_whole(
     answer = claude.messages.create(model="kimi", max_tokens=4000, messages=ASK, tools=[WEB_SEARCH])
     assert_blocks(answer.content, said)
     assert answer.stop_reason == "end_turn"
+    assert answer.usage.server_tool_use.web_search_requests == 1
 
 
 @CASES
@@ -168,6 +169,7 @@ def test_messages_streamed(
     assert_blocks(answer.content, said)
     assert events.count("citation") == len(said[1])
     assert answer.usage.output_tokens > 0
+    assert answer.usage.server_tool_use.web_search_requests == 1
 
 
 def assert_grounding(text: str, candidate: types.Candidate, said: tuple[str, list[str]]) -> None:

@@ -289,6 +289,15 @@ def test_the_answer_ends_before_a_stop_string(surface: Surface, simulator: Simul
     simulator.until("active_streams", 0, PATIENCE_S)
 
 
+def test_anthropic_is_told_which_stop_string_it_was(
+    surfaces: dict[str, Surface], simulator: Simulator, stream: bool
+) -> None:
+    says(simulator, "One. Two. Three.", "One. Two. Three.", piece=3)
+    surface = surfaces["messages"]
+    assert surface.ask(Question(stop=("Nine", "Two")), stream=stream).stop == "Two"
+    assert surface.ask(Question(stop=("Nine",)), stream=stream).stop is None
+
+
 def test_the_answer_ends_at_its_limit(surface: Surface, simulator: Simulator, stream: bool) -> None:
     says(simulator, "word " * 400)
     said = surface.ask(Question(max_tokens=10), stream=stream)

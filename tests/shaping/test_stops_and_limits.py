@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kimi_provider.errors import BadRequest
-from kimi_provider.events import Event, Notice, TextDelta, ThinkingDelta, ToolCallDelta
+from kimi_provider.events import Event, Notice, StopReached, TextDelta, ThinkingDelta, ToolCallDelta
 from kimi_provider.shaping import Shaper, estimate_tokens, stop_sequences
 from kimi_provider.shaping.stops import StopFilter
 
@@ -125,7 +125,10 @@ def test_thinking_and_arguments_count_too() -> None:
 def test_other_events_pass_and_a_stop_ends_everything() -> None:
     notice = Notice(code="model_degraded", message="m")
     events: list[Event] = [notice, ThinkingDelta("a STOP"), TextDelta("b ST"), TextDelta("OP c"), notice]
-    assert shaped(events, stop=("STOP",)) == ([notice, ThinkingDelta("a STOP"), TextDelta("b ")], "stop")
+    assert shaped(events, stop=("STOP",)) == (
+        [notice, ThinkingDelta("a STOP"), TextDelta("b "), StopReached("STOP")],
+        "stop",
+    )
 
 
 def test_held_text_goes_out_before_a_call() -> None:
@@ -135,4 +138,7 @@ def test_held_text_goes_out_before_a_call() -> None:
 
 def test_when_both_apply_the_earlier_counts() -> None:
     assert shaped([TextDelta("12345678STOP")], stop=("STOP",), max_tokens=1) == ([TextDelta("1234")], "length")
-    assert shaped([TextDelta("12STOP345678")], stop=("STOP",), max_tokens=1) == ([TextDelta("12")], "stop")
+    assert shaped([TextDelta("12STOP345678")], stop=("STOP",), max_tokens=1) == (
+        [TextDelta("12"), StopReached("STOP")],
+        "stop",
+    )
