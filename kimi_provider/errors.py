@@ -28,6 +28,7 @@ beyond the service's own short message, no address with a query.
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 from typing import ClassVar
 
@@ -226,6 +227,11 @@ class UpstreamTimeout(KimiError):
 
     status = 504
     code = "timeout"
+
+
+def again(error: KimiError) -> KimiError:
+    """A copy to raise: one instance in several threads would mix their tracebacks."""
+    return copy.copy(error)
 
 
 def codes() -> frozenset[str]:

@@ -32,9 +32,9 @@ from ..errors import (
     UnusableAnswer,
     UpstreamError,
     UpstreamTimeout,
+    again,
 )
 from ..upstream import Retry
-from .tokens import again
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

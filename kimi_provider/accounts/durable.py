@@ -12,7 +12,8 @@ import uuid
 from typing import Protocol
 
 from ..errors import CredentialError, KimiError
-from ..store import Claim, Store, StoredAccount, StoredFailure, TokenPair, Transaction
+from ..settings import Settings
+from ..store import Claim, Store, StoredAccount, StoredFailure, TokenPair, Transaction, open_store
 from .credential import Credential, newest
 
 
@@ -141,6 +142,12 @@ class DurableTokenStore:
                 rows.accounts.stop(account_id, StoredFailure(code=failure.code, message=failure.message))
 
         await self._store.run(work)
+
+
+def token_store(settings: Settings) -> TokenStore:
+    """The one that the settings name. Raises StoreError when it can't be opened."""
+    store = open_store(settings)
+    return MemoryTokenStore() if store is None else DurableTokenStore(store)
 
 
 def seeded(rows: Transaction, account_id: str, given: TokenPair, *, shared: bool) -> TokenPair:

@@ -20,23 +20,19 @@ from typing import Final
 
 from ..errors import Unavailable
 from ..settings import Settings
-from ..store import Store, StoredAccount, StoredCooldown, StoredFailure, StreamWish, Usage
-from ..store.streams import RENEW_S
+from ..store import Store, StoredCooldown, StoredFailure, StreamWish, Usage
 from ..upstream import Upstream
 from .account import Account
 from .board import Board
 from .cooldowns import Cooldown
 from .exchange import Answer, Plan, Told, exchanged
+from .ledger import IDLE_S, Ledger
 from .newsroom import Newsroom
 
 log = logging.getLogger(__name__)
 
-#: How often one looks for news, and how often one asks again for a stream that was refused.
+#: How often one looks for news.
 LOOK_S: Final = 1.0
-ASK_AGAIN_S: Final = 0.1
-#: A stream that nobody uses is given back after this: the next call may come to another process.
-IDLE_S: Final = 0.25
-_MAX_NEWS: Final = 10_000
 _END_PATIENCE_S: Final = 5
 
 
@@ -52,20 +48,14 @@ class Fleet:
         changed: weakref.WeakMethod[Callable[[], None]],
     ) -> None:
         self._store, self._board, self._changed = store, board, changed
-        self._max_streams = settings.kimi_max_streams
         self._pid, self._owner = os.getpid(), uuid.uuid4().hex
         self._wake, self._stop = threading.Event(), threading.Event()
         self._sleeps_until = 0.0
         self._thread: threading.Thread | None = None
-        #: Streams by account, as the store counts them for us.
-        self._counted: dict[str, int] = {}
-        self._wishes: dict[Account, StreamWish] = {}
-        self._waiting: set[str] = set()
+        self._ledger = Ledger(board, settings.kimi_max_streams)
         self._newsroom = Newsroom(board, settings, upstream)
-        self._news: list[Told] = []
-        self._usage: dict[tuple[str, str], Usage] = {}
         self._number = -1
-        self._look_at = self._renew_at = 0.0
+        self._look_at = 0.0
         #: Exchanges begun and ended.
         self.begun = self.ended = 0
         board.stand_alone(False)
@@ -84,9 +74,7 @@ class Fleet:
     def _be_another_after_a_fork(self) -> None:
         if self._pid != os.getpid():
             self._pid, self._owner = os.getpid(), uuid.uuid4().hex
-            self._counted, self._waiting, self._wishes = {}, set(), {}
-            for _, load in self._board.loads():
-                load.running = load.held = 0
+            self._ledger.begin_anew()
 
     def look(self) -> None:
         """Exchange now, in this thread. Raises Unavailable."""
@@ -94,15 +82,12 @@ class Fleet:
 
     def wish(self, wishes: dict[Account, StreamWish]) -> None:
         """Ask for streams, in place of what was wished before; under the board's lock."""
-        before, self._wishes = self._wishes, wishes
-        for account in before.keys() - wishes.keys():
-            self._board.load(account).refused = False
-        if any(not self._board.load(account).refused for account in wishes):
+        if self._ledger.wish(wishes):
             self._wake.set()
 
     def is_new(self, account: Account) -> bool:
         """Whether nobody wishes for it yet; under the board's lock."""
-        return account not in self._wishes
+        return not self._ledger.is_wished(account)
 
     def has_added(self, account: Account, number: int) -> None:
         """The pool has added an account to the store with change `number`; under the board's lock."""
@@ -116,7 +101,7 @@ class Fleet:
     def tell(self, news: Told) -> None:
         """Write something soon, whatever becomes of the store meanwhile."""
         with self._board.lock:
-            self._news.append(news)
+            self._ledger.note(news)
         self._wake.set()
 
     def stop(self) -> None:
@@ -146,11 +131,7 @@ class Fleet:
         """Until the next exchange that nobody asks for."""
         now = time.monotonic()
         with self._board.lock:
-            if self._wishes or self._news:
-                return ASK_AGAIN_S
-            idle = [load.idle_since + IDLE_S for _, load in self._board.loads() if load.held > load.running]
-            renewal = [self._renew_at] if self._counted else []
-        return max(0.01, min([self._look_at, *renewal, *idle]) - now)
+            return max(0.01, min(self._look_at, self._ledger.due_at(now)) - now)
 
     def _cut_off(self, why: Unavailable) -> None:
         with self._board.lock:
@@ -164,12 +145,14 @@ class Fleet:
             self._notify()
 
     def _leave(self) -> None:
+        with self._board.lock:
+            told, counted = self._ledger.take_untold()
         try:
             with self._store.write() as rows:
                 rows.streams(self._owner).give_back_all()
-                for news in self._news:
+                for news in told:
                     news(rows)
-                for usage in self._usage.values():
+                for usage in counted.values():
                     rows.usage.count(usage)
         except Unavailable:
             log.debug("kimi-provider: the account store is away; what this process held ends by itself")
@@ -181,10 +164,11 @@ class Fleet:
     # --- one exchange ---
 
     def _exchange(self) -> None:
+        now = time.monotonic()
+        look = now >= self._look_at
         with self._board.lock:
             self.begun += 1
-            plan = self._plan()
-        look = time.monotonic() >= self._look_at
+            plan = self._ledger.plan(now, look=look, known=self._newsroom.knows)
         answer = Answer()
         if plan.writes or look:
             try:
@@ -192,7 +176,7 @@ class Fleet:
                 answer = exchanged(self._store, self._owner, plan, newsroom=self._newsroom, known=known)
             except Unavailable:
                 with self._board.lock:
-                    self._untold(plan)
+                    self._ledger.put_back(plan)
                 raise
         with self._board.lock:
             if self._board.alone:
@@ -201,87 +185,17 @@ class Fleet:
             self.ended = self.begun
             self._notify()
 
-    def _plan(self) -> Plan:
-        now = time.monotonic()
-        wishes = dict(self._wishes)
-        for account, load in self._board.loads():
-            idle = load.held - load.running
-            if idle > 0 and account not in wishes:
-                unused = now - load.idle_since >= IDLE_S
-                given = idle if unused else min(idle, load.others_waiting)
-                load.held -= given
-                load.others_waiting = max(0, load.others_waiting - given)
-            elif idle < 0 and account not in wishes:  # taken while the store was away
-                limit = load.held_under or self._max_streams
-                wishes[account] = StreamWish(account_id=account.id, held=load.running, limit=limit)
-        held = {account.id: load.held for account, load in self._board.loads()}
-        news, self._news = self._news, []
-        usage: dict[tuple[str, str], Usage] = {}
-        if now >= self._look_at:  # it may wait, and adds up meanwhile
-            usage, self._usage = self._usage, {}
-        return Plan(
-            held=held,
-            given_back={id_: held.get(id_, 0) for id_, count in self._counted.items() if held.get(id_, 0) < count},
-            wishes=list(wishes.values()),
-            no_longer_wished=self._waiting - {account.id for account in wishes},
-            unknown=[_row(account) for account in wishes if not self._newsroom.knows(account.id)],
-            news=news,
-            usage=usage,
-            renew=bool(self._counted) and now >= self._renew_at,
-        )
-
-    def _untold(self, plan: Plan) -> None:
-        """The store was not there: the next exchange tells it."""
-        self._news = (plan.news + self._news)[:_MAX_NEWS]
-        for usage in plan.usage.values():
-            self._add(usage)
-
-    def _add(self, more: Usage) -> None:
-        key = more.account_id, more.model
-        before = self._usage.get(key)
-        self._usage[key] = more if before is None else before + more
-
-    # --- what it learned; under the board's lock ---
-
     def _learn(self, plan: Plan, answer: Answer, *, look: bool) -> None:
+        """Take over what the store said; under the board's lock."""
         now = time.monotonic()
         for row in plan.unknown:
             self._newsroom.has_added(row.id, answer.number)
-        wished = {wish.account_id: wish for wish in plan.wishes}
-        self._waiting = (self._waiting - plan.no_longer_wished) | wished.keys()
-        for id_, left in plan.given_back.items():
-            self._counted[id_] = left
-        if plan.renew:
-            self._renew_at = now + RENEW_S
-        for account, load in self._board.loads():
-            count = answer.counts.get(account.id)
-            if count is None and not look:
-                continue
-            held = count.held if count else 0
-            load.elsewhere = count.elsewhere if count else 0
-            load.others_waiting = count.others_waiting if count else 0
-            # Relative to what we said: streams may have been given up meanwhile.
-            load.held = max(0, load.held + held - plan.held.get(account.id, 0))
-            if held and account.id not in self._counted:
-                self._renew_at = self._renew_at or now + RENEW_S
-            self._counted[account.id] = held
-            wish = wished.get(account.id)
-            if wish is not None:
-                met = held >= wish.held and wish.held + load.elsewhere <= wish.limit
-                load.refused = not met and load.held <= load.running
-                if held > plan.held.get(account.id, 0) or met:
-                    load.held_under = wish.limit
-                    load.idle_since = now
-                if met:
-                    self._waiting.discard(account.id)
-        self._counted = {id_: count for id_, count in self._counted.items() if count}
-        if not self._counted:
-            self._renew_at = 0.0
+        self._ledger.enter(plan, answer, now, look=look)
         if look:
             self._look_at = now + LOOK_S
         if answer.news is not None:
             self._number = answer.news.number
-            self._newsroom.learn(answer.news, untold=bool(self._news))
+            self._newsroom.learn(answer.news, untold=self._ledger.untold)
 
     # --- news ---
 
@@ -300,8 +214,4 @@ class Fleet:
     def tell_usage(self, usage: Usage) -> None:
         """Count an answer or a failure."""
         with self._board.lock:
-            self._add(usage)
-
-
-def _row(account: Account) -> StoredAccount:
-    return StoredAccount(id=account.id, short_id=account.short_id, simulated=account.simulated, shared=False)
+            self._ledger.count(usage)

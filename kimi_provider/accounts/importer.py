@@ -12,24 +12,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
 from ..errors import CredentialMissing
-from .credential import Claims, Credential, claims_of
+from .credential import Credential, claims_of
+from .finds import KNOWN_KEYS, REFRESH_KEYS, STRONG_KEYS, WEAK_KEYS, Finds, key_of
 
 #: More than any list of accounts or dump of a browser's storage.
 MAX_PASTE_CHARS = 256 * 1024
 _MAX_DEPTH = 12
 _MAX_JSON_PIECES = 1000
-
-#: Keys under which tokens are kept, without case, dashes and underscores.
-_REFRESH_KEYS = frozenset({"refreshtoken", "kimirefreshtoken"})
-_ACCESS_KEYS = frozenset({"accesstoken", "kimiaccesstoken"})
-_STRONG_KEYS = _REFRESH_KEYS | {"kimiauth", "authorization", "bearer"}
-_WEAK_KEYS = frozenset({"token", "value", "kimitoken"})
-_KNOWN_KEYS = _STRONG_KEYS | _ACCESS_KEYS | _WEAK_KEYS | {"cookie"}
 
 _JWT = re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 #: The name a value stands after: `kimi-auth=`, `"refresh_token": "`, `authorization: Bearer `.
@@ -55,7 +48,7 @@ def parse(text: str) -> list[Credential]:
 
     Raises CredentialMissing when nothing usable is there.
     """
-    finds = _Finds()
+    finds = Finds()
     if len(text) <= MAX_PASTE_CHARS:
         _read(_INVISIBLE.sub("", text), finds, depth=0)
     credentials = finds.credentials()
@@ -77,80 +70,13 @@ def parse(text: str) -> list[Credential]:
 
 def collect(values: Iterable[tuple[str, Any]]) -> list[Credential]:
     """Credentials in values that stand under a name: a header's, a cookie's, JSON's. May be none."""
-    finds = _Finds()
+    finds = Finds()
     for name, value in values:
         _read_json(value, finds, 0, name)
     return finds.credentials()
 
 
-@dataclass(slots=True)
-class _Finds:
-    """What was met on the way, in order. `partner` joins the tokens of one JSON object."""
-
-    jwts: list[tuple[str, Claims, int]] = field(default_factory=list)
-    opaque: list[tuple[str, int]] = field(default_factory=list)
-    weak: list[str] = field(default_factory=list)
-    objects: int = 0
-
-    def add(self, token: str, name: str | None, partner: int = 0) -> None:
-        """A JWT; foreign ones (other cookies of a copied request) are left out."""
-        claims = claims_of(token)
-        if claims is None:
-            return
-        known = name is None or _key(name) in _KNOWN_KEYS
-        ours = claims.typ in ("access", "refresh") and claims.app_id in (None, "kimi")
-        if known or ours:
-            self.jwts.append((token, claims, partner))
-
-    def credentials(self) -> list[Credential]:
-        merged: dict[str, _Draft] = {}
-        of_object: dict[int, _Draft] = {}
-        for token, claims, partner in self.jwts:
-            draft = merged.setdefault(claims.sub or token, _Draft())
-            draft.take(token, claims)
-            if partner:
-                of_object[partner] = draft
-        seen: set[str] = set()
-        opaque = self.opaque or ([(token, 0) for token in self.weak] if not self.jwts else [])
-        for token, partner in opaque:
-            if token in seen:
-                continue
-            seen.add(token)
-            friend = of_object.get(partner)
-            if friend is not None and friend.refresh is None:
-                friend.refresh = token
-            else:
-                merged[token] = _Draft(refresh=token)
-        return [Credential.of(refresh=draft.refresh, access=draft.access) for draft in merged.values()]
-
-
-@dataclass(slots=True)
-class _Draft:
-    """Tokens of one user; the latest of each kind wins."""
-
-    refresh: str | None = None
-    access: str | None = None
-
-    def take(self, token: str, claims: Claims) -> None:
-        if claims.is_refresh:
-            if _later(claims.iat, claims_of(self.refresh), "iat"):
-                self.refresh = token
-        elif _later(claims.exp, claims_of(self.access), "exp"):
-            self.access = token
-
-
-def _later(time: float | None, held: Claims | None, which: str) -> bool:
-    if held is None:
-        return True
-    before: float | None = getattr(held, which)
-    return time is not None and (before is None or time > before)
-
-
-def _key(name: str) -> str:
-    return name.replace("-", "").replace("_", "").lower()
-
-
-def _read(text: str, finds: _Finds, depth: int, name: str | None = None) -> None:
+def _read(text: str, finds: Finds, depth: int, name: str | None = None) -> None:
     """One text: JSON as a whole, or free text with JSON in it."""
     stripped = text.strip()
     if stripped[:1] in ("{", "[", '"'):
@@ -164,7 +90,7 @@ def _read(text: str, finds: _Finds, depth: int, name: str | None = None) -> None
     _read_text(stripped, finds, depth, name)
 
 
-def _read_json(value: Any, finds: _Finds, depth: int, name: str | None = None, partner: int = 0) -> None:
+def _read_json(value: Any, finds: Finds, depth: int, name: str | None = None, partner: int = 0) -> None:
     if depth > _MAX_DEPTH:
         return
     if isinstance(value, str):
@@ -178,13 +104,13 @@ def _read_json(value: Any, finds: _Finds, depth: int, name: str | None = None, p
         # `{"name": "refresh_token", "value": ...}`: a row of a cookie or storage table.
         row = next((value[k] for k in ("name", "key") if isinstance(value.get(k), str)), None)
         for key, inner in value.items():
-            named = row or name if _key(key) == "value" else key
+            named = row or name if key_of(key) == "value" else key
             _read_json(inner, finds, depth + 1, named or key, partner)
 
 
-def _read_array(values: list[Any], finds: _Finds, depth: int, name: str | None, partner: int) -> None:
+def _read_array(values: list[Any], finds: Finds, depth: int, name: str | None, partner: int) -> None:
     words = [value.strip() for value in values if isinstance(value, str)]
-    joinable = len(words) == len(values) > 0 and (name is None or _key(name) in _KNOWN_KEYS)
+    joinable = len(words) == len(values) > 0 and (name is None or key_of(name) in KNOWN_KEYS)
     whole = joinable and any(
         _JWT.search(word) or word.startswith("cpmt_") or not _PIECE.fullmatch(word) for word in words
     )
@@ -200,7 +126,7 @@ def _read_array(values: list[Any], finds: _Finds, depth: int, name: str | None, 
         _read_json(value, finds, depth + 1, name)
 
 
-def _read_string(value: str, finds: _Finds, depth: int, name: str | None, partner: int) -> None:
+def _read_string(value: str, finds: Finds, depth: int, name: str | None, partner: int) -> None:
     stripped = value.strip()
     if stripped[:1] in ("{", "[", '"'):
         try:
@@ -218,17 +144,17 @@ def _read_string(value: str, finds: _Finds, depth: int, name: str | None, partne
     if name is None:
         _read_text(stripped, finds, depth, None)
         return
-    key = _key(name)
+    key = key_of(name)
     token = _bare(stripped)
-    if (key in _REFRESH_KEYS and _PIECE.fullmatch(token)) or (key in _STRONG_KEYS and _opaque(token)):
+    if (key in REFRESH_KEYS and _PIECE.fullmatch(token)) or (key in STRONG_KEYS and _opaque(token)):
         finds.opaque.append((token, partner))
-    elif key in _WEAK_KEYS and _opaque(token):
+    elif key in WEAK_KEYS and _opaque(token):
         finds.weak.append(token)
     elif key == "cookie":
         _read_named(stripped, finds, weak=False)
 
 
-def _read_text(text: str, finds: _Finds, depth: int, name: str | None) -> None:
+def _read_text(text: str, finds: Finds, depth: int, name: str | None) -> None:
     command = _COMMAND.search(text) is not None
     text = _unescaped(text) if command else text
     if "%" in text:
@@ -251,10 +177,10 @@ def _read_text(text: str, finds: _Finds, depth: int, name: str | None) -> None:
                 finds.opaque.append((token, 0))
 
 
-def _read_named(text: str, finds: _Finds, *, weak: bool) -> None:
+def _read_named(text: str, finds: Finds, *, weak: bool) -> None:
     for match in _NAMED_OPAQUE.finditer(text):
-        name, token = _key(match[1]), match[2]
-        if name in _STRONG_KEYS:
+        name, token = key_of(match[1]), match[2]
+        if name in STRONG_KEYS:
             if _opaque(token) or token.startswith("cpmt_"):
                 finds.opaque.append((token, 0))
         elif weak and _opaque(token):
@@ -284,7 +210,7 @@ def _unescaped(text: str) -> str:
     return re.sub(r"[\\`](?=[\"'])", "", text)
 
 
-def _without_json(text: str, finds: _Finds, depth: int) -> str:
+def _without_json(text: str, finds: Finds, depth: int) -> str:
     """Read JSON values that begin an item of the text, and cut them out."""
     left: list[str] = []
     end = 0

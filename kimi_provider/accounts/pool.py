@@ -13,8 +13,6 @@ import time
 import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
-from types import TracebackType
 from typing import Final
 
 from ..errors import (
@@ -23,6 +21,7 @@ from ..errors import (
     CredentialMissing,
     KimiError,
     Unavailable,
+    again,
 )
 from ..settings import Settings
 from ..store import Store, StoredFailure, Transaction, Usage, open_store
@@ -34,67 +33,11 @@ from .credential import Credential, digest_of
 from .durable import seeded
 from .fleet import Fleet
 from .importer import parse
+from .lease import Lease
 from .queueing import Queue
-from .tokens import again
 
 #: Credentials of single deployments that are remembered; the least recently used is forgotten first.
 MAX_DEPLOYMENT_CREDENTIALS: Final = 4096
-
-
-class Lease:
-    """One running stream on `account`. Use it with `async with`; it may be reported on until it is left."""
-
-    def __init__(
-        self, pool: Pool, waiting_s: float, candidates: tuple[Account, ...], limit: int, scope: str, model: str
-    ) -> None:
-        self._pool = pool
-        self._waiting_s = waiting_s
-        self._candidates = candidates
-        self._limit = limit
-        self._scope = scope
-        self._model = model
-        self._account: Account | None = None
-        self._held = False
-
-    @property
-    def account(self) -> Account:
-        """The account in use."""
-        if self._account is None:
-            raise RuntimeError("A lease has an account only inside 'async with'.")
-        return self._account
-
-    def report(self, error: KimiError) -> None:
-        """Tell what went wrong; puts the account aside when it is the account's fault."""
-        self._pool.report(self.account, error, scope=self._scope, model=self._model)
-
-    def count(self, *, prompt_tokens: int, completion_tokens: int) -> None:
-        """Tell of an answer that ended well, for the account's usage. Tokens are estimates."""
-        self._pool.count(self.account, self._model, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
-
-    def hand_over(self) -> Callable[[], None]:
-        """Keep the slot beyond `async with`; the result gives it back, from any thread, and only once."""
-        self._held = False
-        slot = [self.account]
-
-        def give_back() -> None:
-            with suppress(IndexError):
-                self._pool._queue.release(slot.pop())
-
-        return give_back
-
-    async def __aenter__(self) -> Lease:
-        """Wait for a slot. Raises as `Pool.lease`."""
-        self._account = await self._pool._queue.acquire(self._waiting_s, self._candidates, self._limit, self._scope)
-        self._held = True
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Give the slot back. Never suspends, so that it also works while a dying loop unwinds."""
-        if self._held:
-            self._held = False
-            self._pool._queue.release(self.account)
 
 
 class Pool:
@@ -210,11 +153,12 @@ class Pool:
         candidates = (only,) if only is not None else self._sharing(exclude)
         return Lease(
             self,
-            self._settings.kimi_queue_timeout_s if timeout_s is None else timeout_s,
-            candidates,
-            self._settings.kimi_max_streams if limit is None else limit,
-            scope,
-            model,
+            self._queue,
+            timeout_s=self._settings.kimi_queue_timeout_s if timeout_s is None else timeout_s,
+            candidates=candidates,
+            limit=self._settings.kimi_max_streams if limit is None else limit,
+            scope=scope,
+            model=model,
         )
 
     def next_account(self, *, scope: str = "") -> Account:

@@ -15,13 +15,12 @@ from contextlib import suppress
 from typing import Final
 
 from .. import metrics
-from ..errors import KimiError, TooManyStreams, Unavailable
+from ..errors import KimiError, TooManyStreams, Unavailable, again
 from ..store import StreamWish
 from ..upstream import Retry
 from .account import Account
 from .board import Board, Load
 from .fleet import Fleet
-from .tokens import again
 from .waiting import Waiter
 
 #: How long a caller whose own time is up waits for what the account store says about a free slot.

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from kimi_provider.accounts import Account, Credential, Pool, fleet
+from kimi_provider.accounts import Account, Credential, Pool, ledger
 from kimi_provider.errors import (
     AccountSuspended,
     CredentialError,
@@ -190,7 +190,7 @@ async def test_what_a_dead_process_held_is_free_after_45_s(pools: Pools) -> None
 async def test_what_a_living_process_holds_is_renewed(pools: Pools, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (streams.LIFE_S, streams.RENEW_S) == (45, 15)
     pool = pools.open("ada")
-    monkeypatch.setattr(fleet, "RENEW_S", 0.2)
+    monkeypatch.setattr(ledger, "RENEW_S", 0.2)
 
     def ends_at() -> float:
         with pools.store.read() as rows:
