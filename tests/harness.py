@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
+import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 MASTER_KEY = "sk-test-0123456789abcdef0123456789abcdef"
@@ -166,7 +167,9 @@ def quick_overlay(tmp: Path) -> Path:
 class Gateway(Process):
     """`kimi-provider serve` in front of a simulator."""
 
-    def __init__(self, tmp: Path, simulator_url: str, token: str, config: Path | None = None, **env: str) -> None:
+    def __init__(
+        self, tmp: Path, simulator_url: str, token: str, config: Path | None = None, *, workers: int = 1, **env: str
+    ) -> None:
         tmp.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -179,12 +182,24 @@ class Gateway(Process):
             KIMI_UPSTREAM_FILE=str(quick_overlay(tmp)),
         )
         command = [sys.executable, "-m", "kimi_provider", "serve", "--port", str(self.port)]
-        command += ["--config", str(config or shipped_config_without_limits(tmp))]
+        command += ["--config", str(config or shipped_config_without_limits(tmp)), "--workers", str(workers)]
         super().__init__(command, tmp / "gateway.log", environment | env, tmp)
         self.wait_for(r"Ready:", 90)
         self.http = httpx.Client(
             base_url=self.url, headers={"authorization": f"Bearer {MASTER_KEY}"}, trust_env=False, timeout=60
         )
+
+    def processes(self) -> list[psutil.Process]:
+        """`serve` and all that it has started."""
+        serve = psutil.Process(self.child.pid)
+        return [serve, *serve.children(recursive=True)]
+
+    def crash(self) -> None:
+        """kill -9 of every process at once, so that none can tidy up."""
+        for process in (dying := self.processes()):
+            process.kill()
+        psutil.wait_procs(dying[1:], timeout=15)
+        self.stop()
 
     def stop(self) -> int:
         if hasattr(self, "http"):
