@@ -37,6 +37,9 @@ class TokenStore(Protocol):
     async def release(self, account_id: str) -> None:
         """Let others refresh."""
 
+    async def fail(self, account_id: str, failure: KimiError) -> None:
+        """A refresh failed for now."""
+
     async def stop(self, account_id: str, failure: KimiError) -> None:
         """The service has flagged the account: nobody may use it."""
 
@@ -67,6 +70,9 @@ class MemoryTokenStore:
         return Claim(granted=True)
 
     async def release(self, account_id: str) -> None:
+        """See TokenStore."""
+
+    async def fail(self, account_id: str, failure: KimiError) -> None:
         """See TokenStore."""
 
     async def stop(self, account_id: str, failure: KimiError) -> None:
@@ -131,6 +137,15 @@ class DurableTokenStore:
         def work() -> None:
             with self._store.write(durable=False) as rows:
                 rows.tokens.release(account_id, self._owner)
+
+        await self._store.run(work)
+
+    async def fail(self, account_id: str, failure: KimiError) -> None:
+        """See TokenStore."""
+
+        def work() -> None:
+            with self._store.write(durable=False) as rows:
+                rows.tokens.fail(account_id, StoredFailure(code=failure.code, message=failure.message))
 
         await self._store.run(work)
 

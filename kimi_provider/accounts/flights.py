@@ -166,6 +166,10 @@ class Flights:
             if isinstance(final, AccountSuspended):
                 await self._store.stop(account.id, final)
             return final
+        except KimiError as exc:
+            with suppress(KimiError):  # it is the refresh that failed
+                await self._store.fail(account.id, exc)
+            raise
         with account.lock:
             if state.pair is not old:
                 return None  # the owner logged in again meanwhile: that pair is the one to use
