@@ -258,10 +258,14 @@ def _print_live(upstream: Upstream, offered: Sequence[LiveModel]) -> None:
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    test_alert: Annotated[
+        bool, typer.Option("--test-alert", help="Send a message to each of KIMI_ALERT_URLS.")
+    ] = False,
+) -> None:
     """Check this machine, the settings, the credential and the service; say what to do about each problem."""
     failed = False
-    for check in checks.run():
+    for check in checks.run(test_alert=test_alert):
         failed = failed or not check.ok
         out.print(
             f"[{'green' if check.ok else 'red'}]{'ok  ' if check.ok else 'FAIL'}[/] {escape(redact(check.tried))}"

@@ -60,7 +60,7 @@ class Alerts:
         self._store, self._settings, self._upstream = store, settings, upstream
         self._loop = loop if loop is not None else background()
         self._owner = uuid.uuid4().hex
-        self._channels: list[Channel] = list(apprise_channels(settings))
+        self._channels: list[Channel] = [] if apprise_missing() else [*apprise_channels(settings)]
         self._running: concurrent.futures.Future[None] | None = None
         #: The change of the store, the channels and the moment (monotonic) up to which all has been looked at.
         self._seen: tuple[int, tuple[str, ...]] = (-1, ())
@@ -72,8 +72,9 @@ class Alerts:
         return cls(open_store(settings), settings, upstream)
 
     def add(self, channel: Channel) -> None:
-        """One more way to tell; before `start`."""
+        """One more way to tell, from now on."""
         self._channels.append(channel)
+        self.start()
 
     def hint(self) -> str | None:
         """Why the URLs of the settings are of no use, as a sentence."""
@@ -89,10 +90,8 @@ class Alerts:
         """Look from now on, in the background. Nothing in demo mode, whose accounts are simulated, and without a store
         or anybody to tell.
         """
-        if (hint := self.hint()) is not None:
-            log.warning("kimi-provider: %s", hint)
         if self._running is None and self._store is not None and self._channels and not self._settings.kimi_demo:
-            self._running = self._loop.submit(self._watch(self._store))
+            self._running = self._loop.submit(self._watch())
             self._running.add_done_callback(_say_why_it_ended)
 
     def close(self) -> None:
@@ -101,24 +100,24 @@ class Alerts:
             self._running.cancel()
             self._running = None
 
-    async def _watch(self, store: Store) -> None:
+    async def look(self) -> None:
+        """Tell what is to be told now. Raises Unavailable."""
+        channels = [channel for channel in self._channels if channel.configured]
+        if self._store is None or not channels:
+            return
+        due = await self._store.run(partial(self._due, self._store, channels))
+        tellings = (self._tell_all(self._store, channel) for channel in due)
+        for error in await asyncio.gather(*tellings, return_exceptions=True):
+            if error is not None:
+                raise error
+
+    async def _watch(self) -> None:
         while True:
             try:
-                await self._look(store)
+                await self.look()
             except Unavailable as exc:  # whoever waits for the store says so
                 log.debug("kimi-provider: alerts wait for the account store: %s", exc.message)
             await asyncio.sleep(LOOK_S)
-
-    async def _look(self, store: Store) -> None:
-        """Tell what is to be told now. Raises Unavailable."""
-        channels = [channel for channel in self._channels if channel.configured]
-        if not channels:
-            return
-        due = await store.run(partial(self._due, store, channels))
-        found = await asyncio.gather(*(self._tell_all(store, channel) for channel in due), return_exceptions=True)
-        for error in found:
-            if error is not None:
-                raise error
 
     def _due(self, store: Store, channels: list[Channel]) -> list[Channel]:
         """Channels with something to tell. Blocks; raises Unavailable."""

@@ -16,12 +16,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
+from ..accounts.alerts import Alerts
+from ..accounts.channels import Alert, apprise_channels
 from ..engine import KimiEngine
 from ..errors import KimiError
 from ..settings import Settings, SettingsError
 from ..store import StoreError
 from ..upstream import Upstream
-from ..wording import Language
+from ..wording import NOTHING_TO_DO, TEST_ALERT, Language
 
 #: Versions of LiteLLM on which the whole test suite has run.
 TESTED_LITELLM = ("1.106.2",)
@@ -37,8 +39,8 @@ class Check:
     action: str = ""
 
 
-def run() -> Iterator[Check]:
-    """All checks, in the order in which one would look."""
+def run(*, test_alert: bool = False) -> Iterator[Check]:
+    """All checks, in the order in which one would look. `test_alert`: send one to each of KIMI_ALERT_URLS."""
     yield Check(ok=True, tried="Python", meaning=f"{platform.python_version()} on {platform.system()}")
     yield _litellm()
     try:
@@ -59,6 +61,7 @@ def run() -> Iterator[Check]:
         yield Check(ok=False, tried="opening the account store", meaning=str(exc))
         return
     yield from _accounts(engine)
+    yield from _alerts(engine, send=test_alert)
     yield _gateway()
 
 
@@ -97,6 +100,27 @@ def _accounts(engine: KimiEngine) -> Iterator[Check]:
             )
         else:
             yield Check(ok=True, tried=f"asking the service who {account.short_id} is", meaning="the token is alive")
+
+
+def _alerts(engine: KimiEngine, *, send: bool) -> Iterator[Check]:
+    settings = engine.settings
+    if (hint := Alerts.from_settings(settings, engine.upstream).hint()) is not None:
+        yield Check(ok=False, tried="alerts", meaning=hint)
+        return
+    language = settings.kimi_lang
+    alert = Alert(title=TEST_ALERT[language], body=NOTHING_TO_DO[language], severity="success")
+    for channel in apprise_channels(settings):
+        if not send:
+            yield Check(ok=True, tried=channel.label, meaning="not tried; doctor --test-alert sends something there")
+            continue
+        try:
+            asyncio.run(channel.send(alert))
+        except KimiError as exc:
+            yield _failure(f"sending to {channel.label}", exc, language)
+        else:
+            yield Check(ok=True, tried=f"sending to {channel.label}", meaning="taken")
+    if send and not settings.kimi_alert_urls:
+        yield Check(ok=False, tried="sending an alert", meaning="KIMI_ALERT_URLS names nobody", action="Set it.")
 
 
 def _gateway() -> Check:

@@ -17,6 +17,8 @@ from litellm import CustomLLM
 from litellm.types.utils import ModelResponse, ModelResponseStream
 
 from .. import metrics
+from ..accounts.alerts import Alerts
+from ..accounts.channels import Channel
 from ..engine import KimiEngine
 from ..errors import BadRequest, KimiError
 from ..events import Event, Finished, Notice, TextDelta, Usage
@@ -173,10 +175,19 @@ class KimiLLM(CustomLLM):  # type: ignore[misc]  # litellm is not followed by my
             if self._engine is None:
                 try:
                     metrics.start()
-                    self._engine = KimiEngine.from_environment()
+                    self._engine = engine = KimiEngine.from_environment()
+                    self._alerts = Alerts.from_settings(engine.settings, engine.upstream)
                 except SettingsError as exc:
                     raise BadRequest(f"kimi-provider is not set up: {exc}", cure="") from None
+                if (hint := self._alerts.hint()) is not None:
+                    log.warning("kimi-provider: %s", hint)
+                self._alerts.start()
             return self._engine
+
+    def tell_also(self, channel: Channel) -> None:
+        """One more way to tell the accounts' owner what needs him. Raises as `engine`."""
+        self.engine()
+        self._alerts.add(channel)
 
     # --- async ---------------------------------------------------------------------------------------------
 

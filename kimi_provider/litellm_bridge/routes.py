@@ -28,7 +28,8 @@ from litellm.proxy.anthropic_endpoints import endpoints as anthropic_endpoints
 from .. import admin
 from ..observe import redact_logs
 from ..store import durability_hint
-from . import account_routes, deployments, metrics_route, outbound
+from . import account_routes, deployments, ending, metrics_route, outbound
+from .alerting import LiteLLMAlerting
 from .gemini import models as gemini_models
 from .gemini import routes as gemini
 from .listing import Listing
@@ -60,6 +61,7 @@ def start_up(handler: KimiLLM, limits: list[str], provider: str) -> None:
     engine = handler.engine()
     with suppress(RuntimeError):  # no loop runs yet: then tidying stays in the background
         engine.tidier.home = loop = asyncio.get_running_loop()
+        handler.tell_also(LiteLLMAlerting(loop))
         if engine.settings.kimi_served:
             # Each full collection walks LiteLLM's 850,000 lasting objects and holds every answer up for 0.4 s; with
             # those out of its way, 7 ms. In a host's own process that is the host's to decide.
@@ -76,7 +78,8 @@ def start_up(handler: KimiLLM, limits: list[str], provider: str) -> None:
         log.warning("kimi-provider: %s", hint)
     listing = Listing(handler, provider)
     metrics_routes, metrics_limits = metrics_route.routes(engine)
-    for limit in [*limits, *metrics_limits, *_tell_more_of_errors(), *listing.expand_wildcards()]:
+    limits = [*limits, *metrics_limits, *ending.close_with(proxy_server, engine)]
+    for limit in [*limits, *_tell_more_of_errors(), *listing.expand_wildcards()]:
         log.warning("kimi-provider: %s", limit)
     for router in (
         _router(handler, listing),
