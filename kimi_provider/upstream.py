@@ -219,6 +219,21 @@ class Files(Row):
     texts: Types
 
 
+class DoctorAsks(Row):
+    """What `doctor --live` asks: names of models, over the newer protocol and over the older one, and its prompts.
+
+    `max_repeats` bounds the chats that are asked again, all together.
+    """
+
+    chats: tuple[str, ...] = Field(min_length=1)
+    search: str
+    older: str
+    prompt: str
+    search_prompt: str
+    timeout_s: float = Field(gt=0, allow_inf_nan=False)
+    max_repeats: int = Field(ge=0)
+
+
 class Upstream(ModelTable):
     """The whole file."""
 
@@ -233,6 +248,7 @@ class Upstream(ModelTable):
     errors: Errors
     files: Files
     tools: Tools
+    doctor: DoctorAsks
 
     @classmethod
     def load(cls, overlay: Path | None = None) -> Upstream:
