@@ -137,6 +137,11 @@ class KimiEngine:
                 log.info("account %s: %s; trying again in %.1f s", account.short_id, failure.code, pause_s)
                 await asyncio.sleep(pause_s)
 
+    async def close(self) -> None:
+        """An orderly end: refreshes under way bring their pairs home, counts are told, streams are given back."""
+        await asyncio.to_thread(self.keeper.close)
+        await asyncio.to_thread(self.pool.close)
+
     @property
     def upstream(self) -> Upstream:
         """The data file, with the models that the service was last seen to offer."""

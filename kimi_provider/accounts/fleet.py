@@ -146,6 +146,7 @@ class Fleet:
 
     def _leave(self) -> None:
         with self._board.lock:
+            self._board.stand_alone(True)  # whoever is still there waits for no answer of the store
             told, counted = self._ledger.take_untold()
         try:
             with self._store.write() as rows:

@@ -20,7 +20,7 @@ from ..web import Session, host_of
 from .account import Account, real_hosts
 from .credential import Claims, claims_of
 from .durable import TokenStore, token_store
-from .flights import Flights
+from .flights import Flights, landed
 from .freshness import Freshness
 from .refreshing import Refresher
 
@@ -85,6 +85,10 @@ class TokenKeeper:
             except concurrent.futures.CancelledError:
                 failure = Unavailable("The token refresh was stopped", account=account.short_id)
         raise Unavailable("No usable access token after several refreshes", account=account.short_id)
+
+    def close(self) -> None:
+        """Wait a while for refreshes under way: their answers are the only copies of new pairs. Blocks."""
+        landed()
 
     # --- decisions: no I/O, under the account's lock ---
 
