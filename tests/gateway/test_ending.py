@@ -26,7 +26,8 @@ def test_a_gateway_that_is_stopped_keeps_new_tokens_tells_its_counts_and_holds_n
             body = json.dumps(ASK).encode()
             caller.sendall(
                 f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {MASTER_KEY}\r\n"
-                f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+                f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+                + body
             )
             simulator.until("refreshes", 1, 60)
         assert gateway.stop() == 0  # its caller has left, the refresh has not come back
