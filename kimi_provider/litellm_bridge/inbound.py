@@ -45,13 +45,15 @@ _SEARCH_FIELDS = ("googleSearch", "google_search", "googleSearchRetrieval", "goo
 class Inbound:
     """A request and what is to be said about it. `ignored` names parameters that have no effect.
 
-    `reads_citations`: the search was asked for in the way of an API that has citations as data.
+    `reads_citations`: the search was asked for in the way of an API that has citations as data. `functions`: the tools
+    were offered in OpenAI's older form, whose answer has one `function_call` in place of `tool_calls`.
     """
 
     request: ChatRequest
     ignored: tuple[str, ...]
     health_check: bool
     reads_citations: bool = False
+    functions: bool = False
 
 
 def read(
@@ -73,6 +75,7 @@ def read(
         raise BadRequest("n must be 1: Kimi writes one answer per call")
     if params.get("thread") or body.get("thread"):
         raise BadRequest("thread: no messages are kept here", cure="Send the whole history.")
+    functions = _take_functions(params)
     offered = params.get("tools") or ()
     tools, others = tool_specs([tool for tool in offered if not _is_web_search(tool)])
     native_search = params.get("web_search_options") is not None or any(map(_is_web_search, offered))
@@ -109,6 +112,7 @@ def read(
         ignored=tuple(sorted(ignored)),
         health_check=_is_health_check(litellm_params),
         reads_citations=native_search,
+        functions=functions,
     )
 
 
@@ -172,6 +176,15 @@ def _is_web_search(tool: Any) -> bool:
     return kind.startswith("web_search") or any(name in fields for name in _SEARCH_FIELDS)
 
 
+def _take_functions(params: dict[str, Any]) -> bool:
+    """Put OpenAI's `functions` and `function_call` into the fields that came after them; whether there were any."""
+    if not params.get("functions") or params.get("tools"):
+        return False
+    params["tools"], params["tool_choice"] = params.pop("functions"), params.pop("function_call", None)
+    params["parallel_tool_calls"] = False
+    return True
+
+
 def _parallel(params: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
     """OpenAI's `parallel_tool_calls`, Anthropic's `tool_choice.disable_parallel_tool_use`."""
     if params.get("parallel_tool_calls") is False:
@@ -211,7 +224,7 @@ def _message(number: int, message: Mapping[str, Any], ignored: set[str]) -> Mess
     return Message(
         role=role,
         parts=parts.read(message.get("content"), number, ignored),
-        tool_calls=tuple(_calls(message.get("tool_calls"))),
+        tool_calls=tuple(_calls(message.get("tool_calls") or _older_call(message.get("function_call")))),
         tool_call_id=_text_or_none(message.get("tool_call_id")),
         name=_text_or_none(message.get("name")),
         is_error=message.get("is_error") is True,
@@ -232,6 +245,11 @@ def _calls(calls: Any) -> list[ToolCall]:
             )
         )
     return out
+
+
+def _older_call(call: Any) -> list[Any]:
+    """OpenAI's `function_call`, whose result names the function and no id."""
+    return [{"id": call.get("name"), "function": call}] if isinstance(call, Mapping) else []
 
 
 def _text_or_none(value: Any) -> str | None:

@@ -136,6 +136,7 @@ class _Call:
             progress=Progress(self._handler.language, searches) if shows_progress else None,
             # Who asks for a search in an API's own way reads that API's own citations.
             lists_sources=not self.inbound.reads_citations,
+            functions=self.inbound.functions,
         )
 
     def events(self) -> AsyncGenerator[Event, None]:

@@ -41,13 +41,15 @@ class Answer:
     """Identity of one answer, and what it has said so far.
 
     A `silent` answer is text alone. `progress` tells steps of the service as thinking. `lists_sources`: the text ends
-    with the list of what it cites, for callers who read text.
+    with the list of what it cites, for callers who read text. `functions`: a call is a `function_call`, as before
+    there were `tool_calls`.
     """
 
     model: str
     silent: bool = False
     progress: Progress | None = None
     lists_sources: bool = True
+    functions: bool = False
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
     citing: citing.Citing = field(default_factory=citing.Citing)
@@ -66,9 +68,11 @@ class Answer:
                 chunk.usage = self.usage(event)
                 return chunk
             case ev.Finished(reason=reason):
-                return self._chunk(Delta(content=None), finish_reason=reason)
+                return self._chunk(Delta(content=None), finish_reason=self.finish(reason))
             case ev.ToolCallDelta():
-                return self._chunk(Delta(content=None, tool_calls=[_call_delta(event)]))
+                call = _call_delta(event)
+                made: Json = {"function_call": call["function"]} if self.functions else {"tool_calls": [call]}
+                return self._chunk(Delta(content=None, **made))
         if not (text or thinking or fields):
             return None
         return self._chunk(
@@ -104,6 +108,10 @@ class Answer:
                 known = logging.INFO if event.code == "unknown" else logging.WARNING
                 log.log(known, "%s: the service remarks: %s [%s]", self.model, event.message, event.code)
         return "", "", {}
+
+    def finish(self, reason: ev.FinishReason) -> str:
+        """OpenAI's word for `reason`."""
+        return "function_call" if self.functions and reason == "tool_calls" else reason
 
     def usage(self, usage: ev.Usage) -> LiteLLMUsage:
         """The tokens, and how often was searched under the name from which LiteLLM's Anthropic adapter takes it."""
@@ -162,10 +170,12 @@ async def collect(events: AsyncIterator[ev.Event], answer: Answer) -> ModelRespo
             found.append(fields)
     for call in calls.values():
         call["function"]["arguments"] = "".join(call["function"]["arguments"])
+    made = [calls[index] for index in sorted(calls)]
+    called: Json = {"function_call": made[0]["function"]} if made and answer.functions else {"tool_calls": made or None}
     message = LiteLLMMessage(
         role="assistant",
         content="".join(text) or (None if calls else ""),
-        tool_calls=[calls[index] for index in sorted(calls)] or None,
+        **called,
         reasoning_content="".join(thinking) or None,
         annotations=answer.citing.annotations or None,
         provider_specific_fields=_joined(found) or None,
@@ -174,7 +184,7 @@ async def collect(events: AsyncIterator[ev.Event], answer: Answer) -> ModelRespo
         id=answer.id,
         created=answer.created,
         model=answer.model,
-        choices=[Choices(index=0, finish_reason=reason, message=message)],
+        choices=[Choices(index=0, finish_reason=answer.finish(reason), message=message)],
         usage=answer.usage(usage),
     )
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import typing
 from typing import Any
 
 import anthropic
+import openai
 import pytest
 from anthropic.types import message_create_params
 from google import genai
@@ -16,7 +18,7 @@ from openai.types.chat import completion_create_params
 
 from tests.gateway.bodies import ASK
 from tests.gateway.calling import Gemini
-from tests.gateway.test_tools import says
+from tests.gateway.test_tools import ADD, ONE, calls, prompts, says
 from tests.harness import MASTER_KEY, ROOT, Gateway, Simulator
 
 CHAT, MESSAGES, GEMINI = "OpenAI chat completions", "Anthropic messages", "Gemini generateContent"
@@ -30,8 +32,6 @@ SAMPLES: dict[str, dict[str, Any]] = {
     CHAT: {
         "audio": {"voice": "alloy", "format": "mp3"},
         "frequency_penalty": 0.5,
-        "function_call": "auto",
-        "functions": [{"name": "f", "parameters": {"type": "object", "properties": {}}}],
         "logit_bias": {"1": 2},
         "logprobs": True,
         "modalities": ["text"],
@@ -187,6 +187,41 @@ def test_the_newer_name_of_the_limit(gateway: Gateway, simulator: Simulator) -> 
     says(simulator, "word " * 400)
     (choice,) = ask(gateway, CHAT, {"max_completion_tokens": 10}, stream=False).json()["choices"]
     assert choice["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_functions_are_called_in_the_older_form(gateway: Gateway, simulator: Simulator, stream: bool) -> None:
+    """OpenAI's form of 2023: `function_call` in requests, answers and the history; messages of the role `function`."""
+    says(simulator, "I'd rather not.", f"I add.\n\n{calls(ONE, ONE)}", "It is 3.")
+    add = {"name": ADD.name, "description": ADD.description, "parameters": dict(ADD.parameters)}
+    asked: dict[str, Any] = {"model": "kimi", "functions": [add], "stream": stream}
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=MASTER_KEY, max_retries=0) as client:
+        first = client.chat.completions.create(messages=ASK, function_call={"name": "add"}, **asked)
+        pieces = list(first) if stream else [first]
+        choices = [choice for piece in pieces for choice in piece.choices]
+        said = [choice.delta if stream else choice.message for choice in choices]
+        made = [one.function_call for one in said if one.function_call]
+        name, arguments = made[0].name, "".join(one.arguments for one in made)
+        assert (name, json.loads(arguments)) == ONE
+        assert not any(one.name for one in made[1:])
+        assert not any(one.tool_calls for one in said)
+        assert choices[-1].finish_reason == "function_call"
+        history = [
+            *ASK,
+            {"role": "assistant", "content": None, "function_call": {"name": name, "arguments": arguments}},
+            {"role": "function", "name": name, "content": "the sum is three"},
+        ]
+        list(client.chat.completions.create(messages=history, function_call="none", **asked))
+    forced, _, told = prompts(simulator)
+    assert "Adds two numbers." in forced
+    assert "Adds two numbers." not in told
+    assert told.index('<invoke name="add">') < told.index("[TOOL RESULT for add]\nthe sum is three")
+
+
+def test_functions_beside_tools_are_reported(gateway: Gateway, simulator: Simulator) -> None:
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]
+    answer = ask(gateway, CHAT, {"tools": tools, "functions": [{"name": "g"}]}, stream=False)
+    assert answer.headers["llm_provider-x-kimi-ignored"] == "functions"
 
 
 def test_anthropics_effort_and_threads(gateway: Gateway, simulator: Simulator) -> None:
