@@ -22,7 +22,7 @@ VERSION: Final = 1
 COMPLETED: Final = "completed"
 
 #: What stands for an id, in the shape that the id had: a UUID, 20 characters, digits, anything else.
-PLACEHOLDER: Final = re.compile(r"00000000-0000-4000-8000-\d{12}|id\d{18}|id-\d+|9000\d{8,}")
+PLACEHOLDER: Final = re.compile(r"(?<![\w-])(?:00000000-0000-4000-8000-\d{12}|id\d{18}|id-\d+|9000\d{8,})(?![\w-])")
 
 
 class _Line(BaseModel):
@@ -34,9 +34,9 @@ class Frame(_Line):
     C.4), absent for server-sent events.
     """
 
-    flag: int | None = Field(None, ge=0, le=255)
-    json_: Any = Field(None, alias="json")
-    bytes_: int | None = Field(None, alias="bytes", ge=0)
+    flag: int | None = Field(default=None, ge=0, le=255)
+    json_: Any = Field(default=None, alias="json")
+    bytes_: int | None = Field(default=None, alias="bytes", ge=0)
 
 
 class Call(_Line):
@@ -53,7 +53,7 @@ class Call(_Line):
     status: int = Field(ge=100, le=599)
     type: str = ""
     body: Any = None
-    bytes_: int | None = Field(None, alias="bytes", ge=0)
+    bytes_: int | None = Field(default=None, alias="bytes", ge=0)
     cut: bool = False
     model: str | None = None
     outcome: str | None = None

@@ -15,6 +15,8 @@ from . import connect, control, gateway, rest, unary
 from .files import connect as files
 from .files import presigned
 from .recording import Recorder
+from .replaying import Replayer
+from .rewording import Rewording
 from .state import Simulator
 
 PARTS = (
@@ -41,7 +43,8 @@ def create_app(simulator: Simulator | None = None) -> Starlette:
         return PlainTextResponse(_FACE)
 
     routes = [Route("/", face), *(route for part in PARTS for route in part(simulator))]
-    app = Starlette(routes=routes, middleware=[Middleware(Recorder, simulator=simulator)])
+    layers = [Middleware(layer, simulator=simulator) for layer in (Recorder, Rewording, Replayer)]
+    app = Starlette(routes=routes, middleware=layers)
     app.router.redirect_slashes = False  # the service never redirects on its own
     app.state.simulator = simulator
     return app

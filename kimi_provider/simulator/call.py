@@ -72,6 +72,12 @@ class ChatCall:
         return any(tool.get("type") == "TOOL_TYPE_SEARCH" for tool in self.tools)
 
     @property
+    def wish(self) -> tuple[object, ...]:
+        """What it asks for, whatever it says."""
+        model, new = self.options.get("model"), not self.chat_id
+        return self.scenario, model, self.kimi_plus_id, self.agent_mode, self.thinking, self.searches, new
+
+    @property
     def system_prompt(self) -> str:
         """`options.system_prompt`, or nothing."""
         return str(self.options.get("systemPrompt", ""))
@@ -87,7 +93,7 @@ class ChatCall:
 
 def read_call(body: dict[str, Any], settings: SimulatorSettings) -> ChatCall:
     """The call, or a Refusal that names the offending field."""
-    scenarios = SCENARIOS | UNVERIFIED_SCENARIOS if settings.unverified_scenarios else SCENARIOS
+    scenarios = _scenarios(settings)
     scenario = _enum(body, "scenario", scenarios, required=True)
     chat_id = _text(body, "chat_id")
     if settings.empty_chat_id_refused and chat_id == "":
@@ -111,9 +117,16 @@ def read_call(body: dict[str, Any], settings: SimulatorSettings) -> ChatCall:
         blocks=blocks,
         file_ids=file_ids,
         options=options,
-        kimi_plus_id=_kimi_plus_id(body),
+        kimi_plus_id=_kimi_plus_id(body, settings),
         agent_mode=_enum(body, "agent_mode", AGENT_MODES),
     )
+
+
+def _scenarios(settings: SimulatorSettings) -> frozenset[str] | None:
+    """Those that may be asked for; None: any."""
+    if settings.any_word:
+        return None
+    return SCENARIOS | UNVERIFIED_SCENARIOS if settings.unverified_scenarios else SCENARIOS
 
 
 def field_of(value: dict[str, Any], snake: str) -> Any:
@@ -139,19 +152,23 @@ def _object(value: dict[str, Any], name: str, *, required: bool = False, path: s
     return found or {}
 
 
-def _enum(value: dict[str, Any], name: str, allowed: frozenset[str], *, required: bool = False, path: str = "") -> str:
+def _enum(
+    value: dict[str, Any], name: str, allowed: frozenset[str] | None, *, required: bool = False, path: str = ""
+) -> str:
+    """A word of `allowed`, of any when that is None."""
     found = _text(value, name, path=path)
     if found is None and not required:
         return ""
-    if found not in allowed:
+    if found is None or (allowed is not None and found not in allowed):
         raise violation(path or name, f"invalid enum value {found!r}")
     return found
 
 
-def _kimi_plus_id(body: dict[str, Any]) -> str:
+def _kimi_plus_id(body: dict[str, Any], settings: SimulatorSettings) -> str:
     # Two spellings are in use and which one counts is unsettled (protocol C.2), so both are read.
     found = _text(body, "kimiplus_id") or _text(body, "kimi_plus_id", path="kimiplus_id") or ""
-    if found and found not in KIMI_PLUS_IDS and not _AGENT_ID.fullmatch(found):
+    known = not found or found in KIMI_PLUS_IDS or _AGENT_ID.fullmatch(found)
+    if not known and not settings.any_word:
         raise violation("kimiplus_id", f"unknown id {found!r}")
     return found
 
@@ -203,13 +220,14 @@ def _options(body: dict[str, Any], scenario: str, settings: SimulatorSettings) -
             options[_camel(name)] = flag
     model = None
     if model_id := _text(given, "model", path="options.model"):
-        if (model := model_of(model_id, settings.more_models)) is None:
+        model = model_of(model_id, settings.more_models)
+        if model is None and not settings.any_word:
             raise violation("options.model", f"unknown model {model_id!r}")
-        if model["scenario"] != scenario:
+        if model is not None and model["scenario"] != scenario and not settings.any_word:
             raise violation("options.model", f"{model_id!r} is not served in {scenario}")
         options["model"] = model_id
     effort = _enum(given, "reasoning_effort", EFFORTS, path="options.reasoning_effort")
-    legal = legal_efforts(scenario, model)
+    legal = None if settings.any_word else legal_efforts(scenario, model)
     if effort and legal is not None and effort not in legal:
         raise violation("options.reasoning_effort", f"{effort} is not offered by this model")
     length = _enum(given, "context_length", CONTEXT_LENGTHS, path="options.context_length")

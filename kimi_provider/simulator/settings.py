@@ -20,6 +20,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "str": str,
     "list[str]": list,
     "list[dict[str, Any]]": list,
+    "dict[str, str]": dict,
 }
 
 
@@ -38,6 +39,11 @@ class SimulatorSettings:
     """Refuse empty `chat_id` and `parent_id` of a new chat (protocol C.2: measured both ways)."""
     unverified_scenarios: bool = False
     """Accept scenarios that only one client was seen to send (protocol C.3)."""
+    any_word: bool = False
+    """Accept scenarios, models and agents that the protocol document doesn't have, as a recording may need."""
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Words of the protocol that this service spells otherwise: its own word by the document's. Any word will do: a
+    scenario, a reason, a field, a citation sign (protocol G)."""
     access_ttl_s: float = 900
     refresh_ttl_s: float = 90 * 86400
     cookie_ttl_s: float = 30 * 86400

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..recordings import Recording
 from .accounts import Accounts
 from .chats import Chat, Chats
 from .files import Files
@@ -73,9 +74,11 @@ class Simulator:
         key: bytes | None = None,
         clock: Callable[[], float] = time.time,
         settings: SimulatorSettings | None = None,
+        recording: Recording | None = None,
     ) -> None:
         self.clock = clock
-        self.settings = settings or SimulatorSettings()
+        self.recording = recording
+        self.settings = settings or SimulatorSettings(any_word=recording is not None)
         self._first_settings = self.settings
         self.accounts = Accounts(TokenMint(key or secrets.token_bytes(64), clock), clock)
         self.chats = Chats(clock)
@@ -85,6 +88,7 @@ class Simulator:
         self.bytes_received = 0
         self.queue: deque[QueuedScenario] = deque()
         self.failures: Counter[str] = Counter()
+        self.played: Counter[tuple[object, ...]] = Counter()
         self.round_trips: Counter[str] = Counter()
         self.calls: deque[AnsweredCall] = deque(maxlen=KEPT_REQUESTS)
         self.mimicry: Counter[str] = Counter()
@@ -131,6 +135,7 @@ class Simulator:
         self.requests.clear()
         self.bytes_received = 0
         self.queue.clear()
+        self.played.clear()
         for counted in (self.failures, self.round_trips, self.mimicry, self.research_used):
             counted.clear()
         self.calls.clear()

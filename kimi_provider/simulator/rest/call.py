@@ -34,6 +34,11 @@ class RestCall:
         return self.kimiplus_id == K1_AGENT
 
     @property
+    def wish(self) -> tuple[object, ...]:
+        """What it asks for, whatever it says."""
+        return self.kimiplus_id, self.searches, self.use_research, bool(self.segment_id)
+
+    @property
     def searches(self) -> bool:
         """Whether the answer shows search progress."""
         return self.use_search or self.use_research

@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..replaying import recorded_row
 from ..scenario import CONNECT, timing
 from ..scenario.choosing import Table
 from . import answers, cuts, failures
+from .call import read_completion
 from .turn import RestTurn
 
 REST: Table[RestTurn] = Table(
     "rest",
     (*answers.TABLE, *failures.TABLE, *cuts.TABLE, *timing.TABLE, timing.split_of(lambda: REST.rows)),
+    recorded=recorded_row("/completion/stream", read_completion, lambda call: call.wish),
 )
 _TABLES: tuple[Table[Any], ...] = (CONNECT, REST)
 

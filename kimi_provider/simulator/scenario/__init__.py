@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..call import read_call
+from ..replaying import recorded_row
 from ..turn import Turn
 from . import answers, cuts, demo, failures, timing
 from .choosing import Table
@@ -18,4 +20,5 @@ CONNECT: Table[Turn] = Table(
         *timing.TABLE,
         timing.split_of(lambda: CONNECT.rows),
     ),
+    recorded=recorded_row("/Chat", read_call, lambda call: call.wish),
 )

@@ -1,8 +1,8 @@
 """How a chat call picks its scenario, whichever protocol it came by.
 
 In this order: the last directive in the prompt, `[[scenario:NAME key=value]]` (values percent-decoded); the header
-`x-sim-scenario: NAME key=value`; the queue of `POST /_sim/scenario`; else the demo. An unknown name or parameter is
-refused with near names.
+`x-sim-scenario: NAME key=value`; the queue of `POST /_sim/scenario`; else the recording, when one is played, else the
+demo. An unknown name or parameter is refused with near names.
 """
 
 from __future__ import annotations
@@ -39,11 +39,12 @@ class Chosen(Generic[T]):
 
 
 class Table(Generic[T]):
-    """The scenarios of one protocol."""
+    """The scenarios of one protocol; `recorded` is the one that needs a recording."""
 
-    def __init__(self, protocol: str, rows: Iterable[Scenario[T]]) -> None:
+    def __init__(self, protocol: str, rows: Iterable[Scenario[T]], *, recorded: Scenario[T]) -> None:
         self.protocol = protocol
         self.rows: Mapping[str, Scenario[T]] = {row.name: row for row in rows}
+        self._recorded = recorded
 
     def asked_for(self, prompt: str, header: str | None) -> Chosen[T] | None:
         """What the request itself asks for; None when it asks for nothing."""
@@ -63,7 +64,9 @@ class Table(Generic[T]):
     def queued(self, simulator: Simulator) -> Chosen[T]:
         """What the control endpoint queued for this chat, else the demo."""
         entry = simulator.take_queued()
-        return self.look_up(entry.name, entry.params) if entry is not None else self.look_up("demo", {})
+        if entry is not None:
+            return self.look_up(entry.name, entry.params)
+        return self.look_up("demo" if simulator.recording is None else self._recorded.name, {})
 
     def for_stream(self, simulator: Simulator, chosen: Chosen[T] | None, stream: RunningStream) -> Chosen[T]:
         """What an admitted call plays. The queue is asked only now, so a refused call takes nothing from it."""
@@ -75,7 +78,7 @@ class Table(Generic[T]):
 
     def look_up(self, name: str, params: Mapping[str, object]) -> Chosen[T]:
         """The scenario of that name. Refusal (400) for an unknown name or parameter."""
-        row = self.rows.get(name)
+        row = self._recorded if name == self._recorded.name else self.rows.get(name)
         if row is None:
             near = ", ".join(difflib.get_close_matches(name, self.rows, cutoff=0.4)) or "see /_sim/scenarios"
             raise _refused(f"unknown scenario {name!r}; near: {near} (on {self.protocol})")

@@ -1,0 +1,133 @@
+"""From what was heard to a recording that may be shown to others, and proof that it still says the same.
+
+Redacts by `redaction`, then looks for every credential and id of the account in the result: with any of them in it
+there is no recording. `rehearsed` plays it in the simulator and asks each chat again, so that what the file claims is
+what a client finds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from contextlib import aclosing
+from importlib.metadata import version
+from typing import Any, Final
+
+from ..accounts import Account
+from ..accounts.credential import claims_of
+from ..errors import KimiError
+from ..observe import redact
+from ..protocols import ChatProtocol, Turn
+from ..protocols.connect import ConnectProtocol
+from ..protocols.rest import RestProtocol
+from ..recordings import COMPLETED, VERSION, Call, Frame, Header, Recording
+from ..settings import Settings
+from ..simulator.server import SimulatorServer
+from ..simulator.state import Simulator
+from ..upstream import Upstream
+from ..web import Session
+from .hearing import Heard
+from .probing import Probed
+from .redaction import Counts, Redactor
+
+#: So many characters of a credential are as good as the whole.
+_WINDOW_CHARS: Final = 12
+_PLAY_TIMEOUT_S: Final = 30.0
+
+
+class Unsafe(KimiError):
+    """A recording still held something of the account."""
+
+    code = "recording_unsafe"
+
+
+def taken(probed: Probed, overlay: dict[str, Any]) -> tuple[Recording, Counts]:
+    """The recording of a probing, and how much was replaced in it. Raises Unsafe."""
+    redactor = Redactor(probed.upstream)
+    header = Header(
+        kimi_recording=VERSION,
+        made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m"),
+        made_with=f"kimi-provider {version('kimi-provider')}",
+        overlay=overlay,
+    )
+    recording = Recording(header=header, calls=tuple(_call(one, redactor) for one in probed.heard))
+    _check(recording.dumps(), probed.account)
+    return recording, redactor.counts
+
+
+def _call(heard: Heard, redactor: Redactor) -> Call:
+    exchange = heard.exchange
+    values = iter(redactor.values(heard.values))
+    frames = [
+        Frame(flag=frame.flag, json=next(values))
+        if frame.value is not None
+        else Frame(flag=frame.flag, bytes=frame.size_bytes)
+        for frame in heard.frames
+    ]
+    unread = heard.body is None and not heard.frames and len(exchange.answer) > 0
+    return Call(
+        call=heard.step,
+        method=exchange.method,  # type: ignore[arg-type]  # checked by the model
+        path=redactor.path(exchange.path),
+        request=redactor.value(heard.request),
+        status=exchange.status,
+        type=exchange.content_type,
+        body=redactor.value(heard.body),
+        bytes=len(exchange.answer) if unread else None,
+        cut=heard.cut,
+        model=heard.model,
+        frames=tuple(frames),
+    )
+
+
+def _check(text: str, account: Account) -> None:
+    """Raise Unsafe when `text` holds a piece of the account's credentials or ids, or looks as if it held one."""
+    pair, claims = account.tokens.pair, account.claims
+    bodies = [token.partition(".")[2] if claims_of(token) else token for token in (pair.access, pair.refresh) if token]
+    ids = [one for one in (account.id, claims.sub, claims.device_id, claims.ssid) if one]
+    pieces = {body[at : at + _WINDOW_CHARS] for body in bodies for at in range(max(1, len(body) - _WINDOW_CHARS + 1))}
+    if any(piece in text for piece in (*pieces, *ids)) or redact(text) != text:
+        raise Unsafe(
+            "The recording would still hold something of the account, so nothing was saved",
+            cure="Please report this, with the version and without any file.",
+        )
+
+
+async def rehearsed(recording: Recording, upstream: Upstream) -> Recording:
+    """The recording with the outcome of each chat as a client with `upstream` finds it."""
+    simulator = Simulator(recording=recording)
+    with SimulatorServer(simulator) as server:
+        calls = []
+        for number, call in enumerate(recording.calls, 1):
+            if call.model is not None:
+                server.queue("recorded", call=number)
+                failure = await replayed(call, upstream, server.url, server.login("rehearsal")["access_token"])
+                call = call.model_copy(update={"outcome": COMPLETED if failure is None else failure.code})
+            calls.append(call)
+    return recording.model_copy(update={"calls": tuple(calls)})
+
+
+async def replayed(call: Call, upstream: Upstream, url: str, access_token: str) -> KimiError | None:
+    """Ask the simulator at `url` what `call` asked, once and without a repeat; how that failed, if it did."""
+    settings = Settings(_env_file=None, kimi_base_url=url, kimi_auth_url=url)  # type: ignore[call-arg]
+    older = call.path.endswith("/stream")
+    protocol: ChatProtocol = (RestProtocol if older else ConnectProtocol)(settings, upstream)
+    assert call.model is not None
+    try:
+        spec = upstream.resolve(call.model)
+        asked = spec.effort_for(None, None)
+        turn = Turn(
+            prompt="Hello",
+            spec=spec,
+            thinking=asked.thinking,
+            effort=asked.value,
+            search=spec.search,
+            deadline=asyncio.get_running_loop().time() + _PLAY_TIMEOUT_S,
+        )
+        session = Session(access_token=access_token, account="rehearsal", base_url=url)
+        async with aclosing(protocol.stream(turn, session)) as batches:
+            async for _ in batches:
+                pass
+    except KimiError as exc:
+        return exc
+    return None
