@@ -42,6 +42,15 @@ def postgres() -> Iterator[Postgres]:
     server.close()
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def state_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """KIMI_STATE_URL of an empty account store, on each database that we support."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/state/accounts.db"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.database()
+
+
 @pytest.fixture
 def simulator(simulator_process: Simulator) -> Simulator:
     """The shared simulator, as new: no scenario, no chats, no pauses between pieces."""

@@ -82,10 +82,10 @@ class Worker:
                 pipe.close()
 
 
-def fleet_environment(simulator: Simulator, url: str, tmp: Path, token: str, **more: str) -> dict[str, str]:
+def fleet_environment(simulator: Simulator, state_url: str, tmp: Path, token: str, **more: str) -> dict[str, str]:
     return clean_environment(
         tmp,
-        KIMI_STATE_URL=url,
+        KIMI_STATE_URL=state_url,
         KIMI_BASE_URL=simulator.url,
         KIMI_AUTH_URL=simulator.url,
         KIMI_SECRET_KEY=KEY,
@@ -120,11 +120,16 @@ def service(simulator: Simulator) -> Iterator[None]:
 
 @pytest.mark.timeout(300)
 def test_8_processes_with_25_calls_each_on_an_expired_token_refresh_once(
-    simulator: Simulator, url: str, tmp_path: Path
+    simulator: Simulator, state_url: str, tmp_path: Path
 ) -> None:
     pair = simulator.login("ada", expires_in=-5)
     environment = fleet_environment(
-        simulator, url, tmp_path, f"{pair['access_token']} {pair['refresh_token']}", KIMI_MAX_STREAMS="100", CALLS="25"
+        simulator,
+        state_url,
+        tmp_path,
+        f"{pair['access_token']} {pair['refresh_token']}",
+        KIMI_MAX_STREAMS="100",
+        CALLS="25",
     )
     with workers(8, environment) as started:
         found = [json.loads(worker.read()) for worker in started]
@@ -133,9 +138,11 @@ def test_8_processes_with_25_calls_each_on_an_expired_token_refresh_once(
 
 
 @pytest.mark.timeout(300)
-def test_two_engines_never_run_more_streams_than_the_limit(simulator: Simulator, url: str, tmp_path: Path) -> None:
+def test_two_engines_never_run_more_streams_than_the_limit(
+    simulator: Simulator, state_url: str, tmp_path: Path
+) -> None:
     simulator.control("settings", pace=0.05)
-    environment = fleet_environment(simulator, url, tmp_path, simulator.login("ada")["refresh_token"], CALLS="15")
+    environment = fleet_environment(simulator, state_url, tmp_path, simulator.login("ada")["refresh_token"], CALLS="15")
     with workers(2, environment) as started:
         found = [json.loads(worker.read()) for worker in started]
     assert found == [{"answers": 15, "failed": []}] * 2
@@ -144,13 +151,13 @@ def test_two_engines_never_run_more_streams_than_the_limit(simulator: Simulator,
 
 @pytest.mark.timeout(300)
 def test_streams_of_an_engine_that_is_killed_are_free_after_45_s(
-    simulator: Simulator, url: str, tmp_path: Path
+    simulator: Simulator, state_url: str, tmp_path: Path
 ) -> None:
-    store = open_store(settings_for(kimi_state_url=url, kimi_secret_key=KEY))
+    store = open_store(settings_for(kimi_state_url=state_url, kimi_secret_key=KEY))
     assert store is not None
     token = simulator.login("ada")["refresh_token"]
     simulator.scenario("hang_mid_text", times=2)
-    with workers(1, fleet_environment(simulator, url, tmp_path, token, CALLS="2")) as (doomed,):
+    with workers(1, fleet_environment(simulator, state_url, tmp_path, token, CALLS="2")) as (doomed,):
         simulator.until("active_streams", 2, 60)
         doomed.child.send_signal(signal.SIGKILL)
         doomed.child.wait()
@@ -160,6 +167,6 @@ def test_streams_of_an_engine_that_is_killed_are_free_after_45_s(
         assert left.expires_at - rows.now <= 45
         # As if they were over.
         rows._connection.execute(update(tables.streams).values(expires_at=rows.now))
-    with workers(1, fleet_environment(simulator, url, tmp_path, token, CALLS="2")) as (other,):
+    with workers(1, fleet_environment(simulator, state_url, tmp_path, token, CALLS="2")) as (other,):
         assert json.loads(other.read()) == {"answers": 2, "failed": []}
     store.close()

@@ -35,9 +35,9 @@ pytestmark = pytest.mark.anyio
 class Pools:
     """Each pool plays one process of the fleet."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        store = open_store(settings_for(kimi_state_url=url))
+    def __init__(self, state_url: str) -> None:
+        self.url = state_url
+        store = open_store(settings_for(kimi_state_url=state_url))
         assert store is not None
         self.store: Store = store
         self._open: list[Pool] = []
@@ -66,8 +66,8 @@ class Pools:
 
 
 @pytest.fixture
-async def pools(url: str) -> AsyncIterator[Pools]:
-    pools = Pools(url)
+async def pools(state_url: str) -> AsyncIterator[Pools]:
+    pools = Pools(state_url)
     yield pools
     await asyncio.to_thread(pools.close)
 
@@ -162,9 +162,11 @@ async def test_a_pool_that_ends_gives_everything_back_at_once(pools: Pools) -> N
             pass
 
 
-async def test_a_pool_that_nobody_holds_ends_its_thread(url: str) -> None:
-    pools = Pools(url)
-    pool = Pool(settings_for(kimi_state_url=url), UPSTREAM, [Credential.of(refresh=refresh("ada"))], store=pools.store)
+async def test_a_pool_that_nobody_holds_ends_its_thread(state_url: str) -> None:
+    pools = Pools(state_url)
+    pool = Pool(
+        settings_for(kimi_state_url=state_url), UPSTREAM, [Credential.of(refresh=refresh("ada"))], store=pools.store
+    )
     assert await used(pool) == "ada"
     thread = pool._fleet._thread  # type: ignore[union-attr]
     assert thread is not None

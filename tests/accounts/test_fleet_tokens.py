@@ -36,8 +36,8 @@ def server() -> Iterator[AuthServer]:
 class Fleet:
     """Processes, as far as one process can play several: each has its own keeper, account object and store name."""
 
-    def __init__(self, server: AuthServer, url: str) -> None:
-        self.settings = settings_for(server.url, kimi_state_url=url)
+    def __init__(self, server: AuthServer, state_url: str) -> None:
+        self.settings = settings_for(server.url, kimi_state_url=state_url)
         store = open_store(self.settings)
         assert store is not None
         self.store: Store = store
@@ -52,8 +52,8 @@ class Fleet:
 
 
 @pytest.fixture
-def fleet(server: AuthServer, url: str) -> Iterator[Fleet]:
-    fleet = Fleet(server, url)
+def fleet(server: AuthServer, state_url: str) -> Iterator[Fleet]:
+    fleet = Fleet(server, state_url)
     yield fleet
     fleet.store.close()
 
@@ -275,7 +275,9 @@ asyncio.run(leave_early())
 """
 
 
-def test_a_process_that_ends_waits_for_its_refresh(server: AuthServer, fleet: Fleet, url: str, tmp_path: Path) -> None:
+def test_a_process_that_ends_waits_for_its_refresh(
+    server: AuthServer, fleet: Fleet, state_url: str, tmp_path: Path
+) -> None:
     given = refresh()
     rotating, answering = Rotating(given), threading.Event()
 
@@ -286,7 +288,7 @@ def test_a_process_that_ends_waits_for_its_refresh(server: AuthServer, fleet: Fl
     server.gateway = answer
     environment = clean_environment(
         tmp_path,
-        KIMI_STATE_URL=url,
+        KIMI_STATE_URL=state_url,
         KIMI_BASE_URL=server.url,
         KIMI_AUTH_URL=server.url,
         XDG_STATE_HOME=os.environ["XDG_STATE_HOME"],
@@ -369,7 +371,7 @@ for token in json.loads(sys.stdin.read()):
 
 @pytest.mark.parametrize("point", OUTCOMES)
 def test_kill_9_in_the_middle_of_a_refresh(
-    server: AuthServer, fleet: Fleet, url: str, tmp_path: Path, point: str
+    server: AuthServer, fleet: Fleet, state_url: str, tmp_path: Path, point: str
 ) -> None:
     given = [refresh(f"user-{turn}") for turn in range(10)]
     services = {token: Rotating(token) for token in given}
@@ -387,7 +389,7 @@ def test_kill_9_in_the_middle_of_a_refresh(
     server.gateway = gone if point == "after send" else service
     environment = clean_environment(
         tmp_path,
-        KIMI_STATE_URL=url,
+        KIMI_STATE_URL=state_url,
         KIMI_BASE_URL=server.url,
         KIMI_AUTH_URL=server.url,
         XDG_STATE_HOME=os.environ["XDG_STATE_HOME"],  # the key beside it

@@ -84,9 +84,9 @@ def lone_account() -> Pool:
 
 
 @pytest.fixture
-def stored(url: str) -> Iterator[Pool]:
+def stored(state_url: str) -> Iterator[Pool]:
     """As `lone_account`, with a store that has a say in who may run."""
-    settings = settings_for(kimi_max_streams=1, kimi_state_url=url)
+    settings = settings_for(kimi_max_streams=1, kimi_state_url=state_url)
     store = open_store(settings)
     assert store is not None
     pool = Pool(settings, UPSTREAM, [Credential.of(refresh=refresh("lone"))], store=store)
@@ -134,14 +134,14 @@ async def test_a_slot_that_is_handed_over_counts_until_it_is_given_back() -> Non
 # --- accounts ---
 
 
-def roster_of(url: str) -> Roster:
-    settings = settings_for(kimi_state_url=url)
+def roster_of(state_url: str) -> Roster:
+    settings = settings_for(kimi_state_url=state_url)
     return Roster(KimiEngine(settings, UPSTREAM))
 
 
 @pytest.fixture
-def roster(url: str) -> Iterator[Roster]:
-    roster = roster_of(url)
+def roster(state_url: str) -> Iterator[Roster]:
+    roster = roster_of(state_url)
     yield roster
     roster._engine.pool.close()
     assert roster.store is not None

@@ -78,12 +78,14 @@ def test_accounts_and_tokens_outlive_the_process(ada: Store, opened: Opened) -> 
         assert rows.tokens.load("nobody") is None
 
 
-def test_processes_that_open_it_for_the_first_time_at_once_do_not_hinder_each_other(url: str) -> None:
+def test_processes_that_open_it_for_the_first_time_at_once_do_not_hinder_each_other(state_url: str) -> None:
     secret, together = key(), threading.Barrier(8)
 
     def open_it(_: int) -> Store:
         together.wait()
-        return opening._opened(read_url(url), secret, demo=False)  # as another process would, which shares nothing
+        return opening._opened(
+            read_url(state_url), secret, demo=False
+        )  # as another process would, which shares nothing
 
     with ThreadPoolExecutor(8) as threads:
         for store in list(threads.map(open_it, range(8))):
@@ -246,12 +248,12 @@ def test_the_claim_of_an_account_that_was_removed_is_no_claim(ada: Store) -> Non
 # --- sealing ---
 
 
-def test_nothing_readable_is_written(ada: Store, url: str) -> None:
-    if url.startswith("sqlite"):
-        folder = Path(url.removeprefix("sqlite:///")).parent
+def test_nothing_readable_is_written(ada: Store, state_url: str) -> None:
+    if state_url.startswith("sqlite"):
+        folder = Path(state_url.removeprefix("sqlite:///")).parent
         written = b"".join(path.read_bytes() for path in folder.iterdir())
     else:
-        with psycopg.connect(url) as connection:
+        with psycopg.connect(state_url) as connection:
             written = repr(connection.execute("SELECT * FROM kimi.tokens").fetchall()).encode()
     assert b"secret" not in written
     assert "secret" not in repr(PAIR)
@@ -287,9 +289,9 @@ def test_a_wrong_key_names_the_missing_one_and_destroys_nothing(opened: Opened) 
         assert [entry.event for entry in rows.audit.last(9)] == ["added"]
 
 
-def test_a_key_that_another_process_has_changed_is_named(opened: Opened, url: str) -> None:
+def test_a_key_that_another_process_has_changed_is_named(opened: Opened, state_url: str) -> None:
     old, new = key(), key()
-    behind = open_store(settings_for(url, kimi_secret_key=old))
+    behind = open_store(settings_for(state_url, kimi_secret_key=old))
     assert behind is not None
     with behind.write() as rows:
         rows.accounts.add(ADA)
