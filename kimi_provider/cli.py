@@ -21,19 +21,19 @@ import yaml
 from rich.markup import escape
 from rich.text import Text
 
-from . import account_commands
-from . import doctor as checks
+from . import account_commands, doctor_command
 from . import serve as serving
 from .engine import KimiEngine
 from .errors import CredentialMissing
 from .events import Citation, Finished, Source, TextDelta, ThinkingDelta
 from .live import merged
-from .observe import redact, redact_logs
+from .observe import redact_logs
 from .preflight import check_port
 from .protocols import LiveModel
+from .recordings import Recording
 from .request import ChatRequest, Message, TextPart
 from .settings import Settings
-from .simulator.server import SimulatorServer
+from .simulator import Simulator, SimulatorServer
 from .terminal import one_sentence, out, program
 from .upstream import Upstream
 
@@ -120,12 +120,16 @@ def _print_curl(title: str, url: str, auth: str, body: dict[str, Any]) -> None:
 def simulate(
     host: Annotated[str, typer.Option()] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 4100,
+    scenario: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Play a recording of 'doctor --live --record' (docs/doctor.md).")
+    ] = None,
 ) -> None:
     """Run the simulator of Kimi's service alone, for tests and demos."""
     with one_sentence():
+        recording = None if scenario is None else Recording.load(scenario)
         if port:
             check_port(host, port)
-        with SimulatorServer(host=host, port=port) as simulator:
+        with SimulatorServer(Simulator(recording=recording), host=host, port=port) as simulator:
             tokens = simulator.login(user="demo")
             out.print(f"Simulator on {simulator.url} (no connection to Kimi or Moonshot AI). Ctrl-C stops it.")
             out.print("A gateway that uses it:")
@@ -257,20 +261,4 @@ def _print_live(upstream: Upstream, offered: Sequence[LiveModel]) -> None:
     _print_rows(("id", "title", "scenario", "efforts", "model"), rows)
 
 
-@app.command()
-def doctor(
-    test_alert: Annotated[
-        bool, typer.Option("--test-alert", help="Send a message to each of KIMI_ALERT_URLS.")
-    ] = False,
-) -> None:
-    """Check this machine, the settings, the credential and the service; say what to do about each problem."""
-    failed = False
-    for check in checks.run(test_alert=test_alert):
-        failed = failed or not check.ok
-        out.print(
-            f"[{'green' if check.ok else 'red'}]{'ok  ' if check.ok else 'FAIL'}[/] {escape(redact(check.tried))}"
-        )
-        out.print(Text(f"     {redact(check.meaning)}", style="dim" if check.ok else ""))
-        if check.action:
-            out.print(Text(f"     -> {check.action}", style="bold"))
-    raise typer.Exit(1 if failed else 0)
+app.command()(doctor_command.doctor)

@@ -59,21 +59,26 @@ def moved_model(name: str, spec: ModelSpec, offered: Iterable[LiveModel], upstre
         moved = {one: {"scenario": new} for one, row in upstream.models.items() if row.scope == spec.scope}
         return Lesson(found=found, overlay={"models": moved})
     # The old word is gone from the whole list: it was renamed, wherever the file has it.
-    sections = upstream.model_dump(mode="json", by_alias=True, include={"models", "agents", "suffixes"})
-    return Lesson(found=found, overlay=_differences(sections, _replaced(sections, old, new)))
+    sections = upstream.model_dump(by_alias=True, include={"models", "agents", "suffixes"})
+    return Lesson(found=found, overlay=_differences(_replaced(sections, old, old), _replaced(sections, old, new)))
 
 
 def unknown_reason(error: Mapping[str, Any], upstream: Upstream) -> str | None:
     """The reason of an error that upstream.yaml knows neither by name nor by pattern."""
     table = upstream.errors
-    reasons = [reason for place in _places(error) for name in ("reason", "error_type")
-               if isinstance(reason := place.get(name), str) and reason]  # fmt: skip
+    reasons = reasons_of(error)
     if not reasons or reasons[0] in table.reasons or any(place.get("paywall") for place in _places(error)):
         return None
     spoken = " ".join(text for place in _places(error) for text in _strings(place))
     code = error.get("code") if isinstance(error.get("code"), str) else ""
     known = any(code in pattern.codes and pattern.regex.search(spoken) for pattern in table.patterns)
     return None if known else reasons[0]
+
+
+def reasons_of(error: Mapping[str, Any]) -> list[str]:
+    """The reasons that an error names, wherever it does (protocol B.6, C.11)."""
+    named = (place.get(name) for place in _places(error) for name in ("reason", "error_type"))
+    return [reason for reason in named if isinstance(reason, str) and reason]
 
 
 def passing_reason(reason: str) -> Lesson:
@@ -110,11 +115,11 @@ def _signs(heard: Heard, upstream: Upstream) -> Lesson | None:
     """Citation signs that are not in the file (protocol C.7, G.20)."""
     table = upstream.citations
     known = {"start": table.start, "separator": table.separator, "end": table.end}
-    new: dict[str, list[str]] = {}
+    new: dict[str, list[str]] = {kind: [] for kind in known}
     text = texts_of(heard.values, "text")
     references = frozenset(_references(heard.values))
     for kind, sign in _roles(text, references):
-        if sign not in known[kind] and sign not in new.setdefault(kind, []):
+        if sign not in known[kind] and sign not in new[kind]:
             new[kind].append(sign)
     new = {kind: signs for kind, signs in new.items() if signs}
     if not new:
@@ -268,10 +273,13 @@ def _dicts(value: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _replaced(value: Any, old: str, new: str) -> Any:
+    """Values as YAML has them, with `new` for `old`."""
     match value:
         case dict():
             return {name: _replaced(below, old, new) for name, below in value.items()}
-        case list():
+        case frozenset():
+            return sorted(value)
+        case list() | tuple():
             return [_replaced(below, old, new) for below in value]
         case _:
             return new if value == old else value

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ..protocols.connect.envelope import WEB_TRAILER
 from .hearing import EVENT_STREAM, Heard
-from .learning import errors_of, texts_of, unknown_reason
+from .learning import errors_of, reasons_of, texts_of
 from .probing import Probed
 
 
@@ -30,31 +30,18 @@ def answers(probed: Probed) -> list[Answer]:
 
 
 def _older_protocol(probed: Probed) -> str:
-    calls = [one for one in probed.heard if one.exchange.path.endswith("/completion/stream")]
-    opened = [
-        one for one in probed.heard if (one.exchange.method, one.exchange.path) == ("POST", probed.upstream.rest.chat)
-    ]
-    if calls and calls[-1].exchange.status == 200:
+    rest = probed.upstream.rest.chat
+    calls = [one.exchange for one in probed.heard if one.exchange.path.startswith(rest)]
+    answers = [one for one in calls if one.path.endswith("/completion/stream")]
+    if any(one.status == 200 for one in answers):
         return "completion/stream of the older protocol still answers"
-    refused = (calls or opened)[-1:]
-    return (
-        f"the older protocol refuses {refused[0].exchange.path.rpartition('/')[2]} (HTTP {refused[0].exchange.status})"
-        if refused
-        else ""
-    )
+    refused = next((one for one in (*answers, *calls) if one.status != 200), None)
+    return "" if refused is None else f"the older protocol is refused with HTTP {refused.status}"
 
 
 def _reasons(probed: Probed) -> str:
-    reasons = dict.fromkeys(
-        reason
-        for one in probed.heard
-        for error in errors_of(one)
-        for place in (error, *(d.get("debug", {}) for d in error.get("details", ()) if isinstance(d, dict)))
-        if isinstance(place, dict) and isinstance(reason := place.get("reason") or place.get("error_type"), str)
-    )
-    new = {word for one in probed.heard for error in errors_of(one) if (word := unknown_reason(error, probed.upstream))}
-    shown = ", ".join(f"{reason}{' (unknown)' if reason in new else ''}" for reason in reasons)
-    return f"reasons of errors seen: {shown}" if shown else ""
+    seen = dict.fromkeys(reason for one in probed.heard for error in errors_of(one) for reason in reasons_of(error))
+    return f"reasons of errors seen: {', '.join(seen)}" if seen else ""
 
 
 def _refresh_spelling(probed: Probed) -> str:
@@ -73,7 +60,7 @@ def _agents(probed: Probed) -> str:
     told = []
     for one in probed.heard:
         request = one.request if isinstance(one.request, dict) else {}
-        if one.chats and (request.get("kimiplus_id") or request.get("agent_mode")):
+        if one.chats and request.get("agent_mode"):
             codes = [str(error.get("code") or error.get("reason") or "error") for error in errors_of(one)]
             told.append(f"{one.model} in {request.get('scenario')}: {', '.join(codes) or 'answered'}")
     return "; ".join(dict.fromkeys(told))

@@ -11,7 +11,7 @@ import asyncio
 import datetime
 from contextlib import aclosing
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Final
 
 from ..accounts import Account
 from ..accounts.credential import claims_of
@@ -41,14 +41,14 @@ class Unsafe(KimiError):
     code = "recording_unsafe"
 
 
-def taken(probed: Probed, overlay: dict[str, Any]) -> tuple[Recording, Counts]:
+def taken(probed: Probed) -> tuple[Recording, Counts]:
     """The recording of a probing, and how much was replaced in it. Raises Unsafe."""
     redactor = Redactor(probed.upstream)
     header = Header(
         kimi_recording=VERSION,
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m"),
         made_with=f"kimi-provider {version('kimi-provider')}",
-        overlay=overlay,
+        overlay=probed.overlay,
     )
     recording = Recording(header=header, calls=tuple(_call(one, redactor) for one in probed.heard))
     _check(recording.dumps(), probed.account)

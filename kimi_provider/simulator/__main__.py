@@ -6,6 +6,7 @@ import argparse
 import secrets
 from pathlib import Path
 
+from ..recordings import Recording
 from .server import run
 from .state import Simulator
 
@@ -16,10 +17,17 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=4100, help="0 takes a free one")
     parser.add_argument("--key-file", type=Path, help="signing key, made when absent; tokens then outlive a restart")
+    parser.add_argument("--scenario", type=Path, help="play a recording (docs/doctor.md)")
     parser.add_argument("--exit-with-parent", action="store_true", help="stop when standard input ends")
     options = parser.parse_args()
     key = _key(options.key_file) if options.key_file is not None else None
-    run(Simulator(key=key), host=options.host, port=options.port, exit_with_parent=options.exit_with_parent)
+    recording = Recording.load(options.scenario) if options.scenario is not None else None
+    run(
+        Simulator(key=key, recording=recording),
+        host=options.host,
+        port=options.port,
+        exit_with_parent=options.exit_with_parent,
+    )
 
 
 def _key(path: Path) -> bytes:
