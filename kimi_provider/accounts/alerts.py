@@ -14,6 +14,7 @@ import concurrent.futures
 import logging
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -26,7 +27,7 @@ from ..store import Store, StoredAlert, Transaction, open_store
 from ..upstream import Upstream
 from ..wording import NOTHING_TO_DO, RECOVERIES, TROUBLE_CURES, TROUBLES, Language
 from .channels import INSTALL, SEND_TIMEOUT_S, Alert, Channel, apprise_channels, apprise_missing
-from .troubles import Finding, Trouble, review
+from .troubles import Finding, Review, Trouble, review
 from .understanding import duration
 
 log = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ class Alerts:
             state = review(rows, self._settings, self._upstream)
             known = {channel.name: rows.alerts.of(channel.name) for channel in channels}
         waits = [row.wait_s for alerts in known.values() for row in alerts.values() if row.wait_s > 0]
-        due = [channel for channel in channels if any(_is_due(one, known[channel.name]) for one in state.findings)]
+        due = [channel for channel in channels if _is_any_due(state, known[channel.name])]
         self._seen = seen
         self._valid_until = 0.0 if due else time.monotonic() + min([state.valid_s, *waits])
         return due
@@ -155,12 +156,8 @@ class Alerts:
             rows.accounts.lock()
             state = review(rows, self._settings, self._upstream)
             known = rows.alerts.of(channel.name)
-            troubles = {one.account_id: one.trouble for one in state.findings}
-            for id_, row in known.items():
-                removed = id_ not in troubles and id_ not in state.unjudged
-                settled = not troubles.get(id_) and not row.told and row.sending is None
-                if removed or settled:
-                    rows.alerts.forget(id_, channel.name)
+            for id_ in _needless(state, known):
+                rows.alerts.forget(id_, channel.name)
             for finding in state.findings:
                 if _is_due(finding, known):
                     return self._claimed(rows, channel, finding, known.get(finding.account_id, StoredAlert()))
@@ -187,7 +184,19 @@ def _say_why_it_ended(running: concurrent.futures.Future[None]) -> None:
         log.error("kimi-provider: nobody is told of accounts any more: %s", type(error).__name__, exc_info=error)
 
 
-def _is_due(finding: Finding, known: dict[str, StoredAlert]) -> bool:
+def _is_any_due(state: Review, known: Mapping[str, StoredAlert]) -> bool:
+    return bool(_needless(state, known)) or any(_is_due(one, known) for one in state.findings)
+
+
+def _needless(state: Review, known: Mapping[str, StoredAlert]) -> list[str]:
+    """Ids of which there is nothing more to tell: all is well and known to be, or its owner has removed the account."""
+    troubles = {one.account_id: one.trouble for one in state.findings}
+    removed = known.keys() - troubles.keys() - state.unjudged
+    well = {id_ for id_, row in known.items() if not row.told and row.sending is None and not troubles.get(id_)}
+    return sorted(removed | (well - state.unjudged))
+
+
+def _is_due(finding: Finding, known: Mapping[str, StoredAlert]) -> bool:
     """Whether readers should learn of it now: they believe something else, or nobody knows what they were told."""
     row = known.get(finding.account_id, StoredAlert())
     return row.wait_s <= 0 and (row.told != (finding.trouble or "") or row.sending is not None)
