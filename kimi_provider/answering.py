@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .dialects import Tools
 from .events import Event, FinishReason, NativeTool, Notice, TextDelta
 from .request import ChatRequest
 from .shaping import JsonAnswer, Shaper
@@ -18,21 +17,23 @@ from .transcript import TranscriptGuard
 
 
 class Answering:
-    """One answer, and its repairs. Raises BadRequest when the request asks for what can't be."""
+    """One answer, and its repairs. `json` reads it, where that is wanted; `guarded`: the model sees a transcript."""
 
-    def __init__(self, request: ChatRequest, toolbox: Toolbox, data: Tools, *, guarded: bool) -> None:
+    def __init__(self, request: ChatRequest, toolbox: Toolbox, json: JsonAnswer | None, *, guarded: bool) -> None:
         self._toolbox = toolbox
         self._guarded = guarded
-        wanted = request.response_format
-        self._json = JsonAnswer(wanted, data, collected=request.collected) if wanted is not None else None
+        self._json = json
         self._shaper = Shaper(stop=request.stop, max_tokens=request.max_tokens)
         self._calls = 0
         self._native: set[str] = set()
+        self._repaired = False
         self._begin()
 
     def _begin(self) -> None:
         self._guard = TranscriptGuard() if self._guarded else None
         self._parser = self._toolbox.parser(first_index=self._calls) if self._toolbox.active else None
+        if self._json is not None:
+            self._json.begin()
 
     @property
     def over(self) -> bool:
@@ -42,6 +43,12 @@ class Answering:
             or (self._guard is not None and self._guard.stopped)
             or (self._parser is not None and self._parser.stopped)
         )
+
+    @property
+    def whole(self) -> bool:
+        """After `close`: the caller has got all that the model wrote, and at the first go."""
+        refused = self._parser is not None and self._parser.outcome.refused
+        return not (self.over or self._repaired or refused)
 
     @property
     def problem(self) -> str | None:
@@ -64,9 +71,8 @@ class Answering:
 
     def begin_again(self) -> None:
         """What follows answers `repair`."""
+        self._repaired = True
         self._begin()
-        if self._json is not None:
-            self._json.begin()
 
     def finish(self, reason: FinishReason) -> FinishReason:
         """Why the answer ended; `reason` is the service's own."""

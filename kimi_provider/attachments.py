@@ -49,6 +49,11 @@ class Attachments:
     all: tuple[Attachment, ...] = ()
     labels: Mapping[FilePart, str] = field(default_factory=dict)
 
+    def of(self, messages: Sequence[Message]) -> Attachments:
+        """Those that stand in `messages`."""
+        named = {self.labels[part] for part in _places(messages)}
+        return Attachments(all=tuple(one for one in self.all if one.label in named), labels=self.labels)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Brought:

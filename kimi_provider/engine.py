@@ -9,46 +9,38 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
 
 from . import metrics
-from .accounts import Account, Pool, TokenKeeper
+from .accounts import Account, Lease, Pool, TokenKeeper
 from .answering import Answering
+from .asking import Asking
 from .attachments import Attachments, Uploads
+from .attempts import Course, Progress, about_the_request
+from .chat_registry import ChatRegistry
+from .conversations import Conversation
 from .errors import (
-    BadRequest,
-    ContentFiltered,
-    ContextTooLong,
+    ChatNotFound,
     CredentialError,
     KimiError,
     ModelNotFound,
-    NotFound,
+    Overloaded,
     PermissionRefused,
+    RateLimited,
     UnusableAnswer,
     UpstreamTimeout,
 )
-from .events import (
-    ChatOpened,
-    Event,
-    Finished,
-    FinishReason,
-    Notice,
-    TextDelta,
-    ThinkingDelta,
-    ToolCallDelta,
-    Usage,
-)
+from .events import ChatOpened, ConversationFound, Event, Finished, FinishReason
 from .live import LiveTable
 from .protocols import ChatProtocol, EndpointRetired, LiveModel, Profile, Turn
 from .protocols.generations import Generations
 from .request import ChatRequest
 from .settings import Settings
-from .shaping import JsonAnswer, estimate_tokens
+from .store import StoredChat
 from .tidying import OpenedChat, Tidier
-from .tools import Toolbox
-from .transcript import Prompt, flatten
 from .upstream import ModelSpec, Upstream
 from .web import Session
 
@@ -63,8 +55,9 @@ class KimiEngine:
         self.live = LiveTable(upstream, self.models)
         self.keeper = TokenKeeper(settings, upstream)
         self.pool = Pool.from_settings(settings, upstream)
-        self.tidier = Tidier(settings, self.keeper)
+        self.registry = ChatRegistry(settings, upstream.chats)
         self._generations = Generations.from_settings(settings, upstream)
+        self.tidier = Tidier(settings, upstream.chats, self.keeper, self.pool, self._generations, self.registry)
         self._uploads = Uploads(settings, upstream)
 
     @classmethod
@@ -80,55 +73,69 @@ class KimiEngine:
         watch = metrics.Watch(model=self.upstream.label(request.model))
         allowed_s = min(self.settings.kimi_timeout_s, request.timeout_s or self.settings.kimi_timeout_s)
         deadline = loop.time() + allowed_s
-        async with self._uploads.open(request.messages, deadline) as files:
-            toolbox = self._toolbox(request, spec)
-            prompt = self._prompt(request, toolbox, files)
-            prompt_tokens = estimate_tokens(prompt.text)
-            if prompt_tokens > spec.context_tokens:
-                raise ContextTooLong(
-                    f"The conversation has about {prompt_tokens} tokens; {request.model} takes {spec.context_tokens}"
-                )
-            turn = _turn(request, spec, prompt, toolbox, deadline)
-            course = _Course(only=self.pool.account_for(request.credential) if request.credential else None)
+        only = self.pool.account_for(request.credential) if request.credential else None
+        async with AsyncExitStack() as whole:
+            files = await whole.enter_async_context(self._uploads.open(request.messages, deadline))
+            asking = Asking(request, spec, self.upstream, files, deadline)
+            conversation = Conversation(request, asking.setup, only.id if only else None, self.registry, self.settings)
+            whole.callback(conversation.give_back)
+            course = Course(only=only)
+            await self._find_chat(conversation, course, spec, deadline)
             while True:
-                progress = _Progress(watch)
-                answering = Answering(request, toolbox, self.upstream.tools, guarded=prompt.guarded)
-                async with self.pool.lease(
-                    only=course.sticky or course.only,
-                    exclude=course.passed_over,
-                    timeout_s=max(0.0, min(self.settings.kimi_queue_timeout_s, deadline - loop.time())),
-                    limit=self._max_streams(self._generations.choose(spec)),
-                    scope=spec.scope,
-                    model=request.model,
-                ) as lease:
-                    account = lease.account
+                message = asking.message(conversation)
+                head = conversation.head
+                progress = Progress(watch, chat_id=head.chat_id if head else None)
+                answering = Answering(request, asking.toolbox, asking.json, guarded=message.guarded)
+                failure: KimiError | None = None
+                mended = False
+                async with AsyncExitStack() as attempt:
                     try:
+                        lease = await attempt.enter_async_context(
+                            self._lease(course, conversation, spec, request.model, deadline)
+                        )
+                    except KimiError:
+                        if not self._can_move(conversation, spec):
+                            raise
+                        conversation.leave()
+                        continue
+                    account = progress.account = lease.account
+                    try:
+                        if conversation.lasts:
+                            yield ConversationFound(continued=head is not None)
                         progress.protocol = protocol = self._generations.choose(spec, opaque=account.opaque)
                         progress.session = await self._session(account, course.rejected.get(account.id), deadline)
                         brought = await self._uploads.bring(
-                            files, protocol, progress.session, owner=account.id, deadline=deadline
+                            message.files, protocol, progress.session, owner=account.id, deadline=deadline
                         )
                         progress.remembered_files = brought.remembered
-                        attempt = replace(turn, files=brought.files)
-                        async with aclosing(self._answer(attempt, answering, progress)) as events:
+                        turn = replace(message.turn, files=brought.files)
+                        async with aclosing(self._answer(turn, answering, progress)) as events:
                             async for event in events:
                                 yield event
-                        usage = progress.usage(prompt_tokens)
-                        lease.count(prompt_tokens=prompt_tokens, completion_tokens=usage.completion_tokens)
+                        reason = answering.finish(progress.reason)
+                        await self._keep(conversation, progress, answering, reason, guarded=message.guarded)
+                        usage = progress.usage(asking.prompt_tokens)
+                        lease.count(prompt_tokens=asking.prompt_tokens, completion_tokens=usage.completion_tokens)
                         watch.answered(protocol.name)
                         yield usage
-                        yield Finished(reason=answering.finish(progress.reason))
+                        yield Finished(reason=reason)
                         return
                     except KimiError as exc:
                         failure = self._noted(exc, account, progress)
-                        if progress.emitted or not self._mended(failure, account, progress, course, turn, files):
+                        mended = not progress.emitted and self._mended(failure, progress, course, spec, message.files)
+                        if not mended:
                             lease.report(failure)
                     finally:
-                        if (chat := progress.opened) is not None:
-                            self.tidier.tidy_up(lease, chat)
+                        self._leave_behind(lease, progress, conversation, failure, mended=mended)
                 if progress.emitted:
                     raise failure
-                another = self.pool.has_other({*course.passed_over, account.id}, scope=spec.scope)
+                if head is not None and not mended and (conversation.head is None or conversation.repeats):
+                    conversation.leave()
+                    log.info("account %s: %s; the conversation goes on in a new chat", account.short_id, failure.code)
+                    continue
+                another = conversation.head is None and self.pool.has_other(
+                    {*course.passed_over, account.id}, scope=spec.scope
+                )
                 pause_s = course.pause_before_next_s(failure, account, another, self.upstream.retry.backoff_s)
                 if pause_s is None or loop.time() + pause_s >= deadline:
                     raise failure
@@ -138,7 +145,10 @@ class KimiEngine:
                 await asyncio.sleep(pause_s)
 
     async def close(self) -> None:
-        """An orderly end: refreshes under way bring their pairs home, counts are told, streams are given back."""
+        """An orderly end: refreshes under way bring their pairs home, counts are told, streams are given back, chats
+        that are gone are forgotten.
+        """
+        await self.registry.close()
         await asyncio.to_thread(self.keeper.close)
         await asyncio.to_thread(self.pool.close)
 
@@ -182,7 +192,7 @@ class KimiEngine:
     def _max_streams(self, protocol: ChatProtocol) -> int:
         return min(self.settings.kimi_max_streams, protocol.max_streams or self.settings.kimi_max_streams)
 
-    def _noted(self, failure: KimiError, account: Account, progress: _Progress) -> KimiError:
+    def _noted(self, failure: KimiError, account: Account, progress: Progress) -> KimiError:
         """Remember a generation that is gone; with it goes an account that no other one takes."""
         if not isinstance(failure, EndpointRetired) or progress.protocol is None:
             return failure
@@ -196,26 +206,133 @@ class KimiEngine:
         )
 
     def _mended(
-        self,
-        failure: KimiError,
-        account: Account,
-        progress: _Progress,
-        course: _Course,
-        turn: Turn,
-        files: Attachments,
+        self, failure: KimiError, progress: Progress, course: Course, spec: ModelSpec, files: Attachments
     ) -> bool:
         """Whether the next attempt goes to the same account, because what failed there can be done otherwise."""
         course.sticky = None
-        protocol = progress.protocol
-        if protocol is None:
+        account, protocol = progress.account, progress.protocol
+        if account is None or protocol is None:
             return False
         if isinstance(failure, EndpointRetired):
             course.left.add(protocol.name)
-            return course.stay(account, self._generations.choose(turn.spec).name not in course.left)
-        if progress.remembered_files and _about_a_file(failure):
+            return course.stay(account, self._generations.choose(spec).name not in course.left)
+        if progress.remembered_files and about_the_request(failure):
             # What we remember of the account may be gone from it.
             return course.stay(account, self._uploads.forget(files, protocol, owner=account.id))
         return course.refresh_next(failure, account, progress.session)
+
+    # --- conversations ---
+
+    async def _find_chat(self, conversation: Conversation, course: Course, spec: ModelSpec, deadline: float) -> None:
+        """The chat to go on with, if there is one that can be reached. Raises as `Conversation.take`."""
+        await conversation.take()
+        if (name := conversation.unknown_name) is not None and re.fullmatch(self.upstream.chats.ids, name):
+            await self._adopt(name, conversation, course, spec, deadline)
+        if conversation.head is None:
+            return
+        course.home = account = await self.pool.find(conversation.head.account_id)
+        if account is None or conversation.head.protocol != self._generations.choose(spec, opaque=account.opaque).name:
+            conversation.leave()
+
+    async def _adopt(
+        self, chat_id: str, conversation: Conversation, course: Course, spec: ModelSpec, deadline: float
+    ) -> None:
+        """Go on with a chat of an account's owner, if there is one. Raises KimiError when nobody can tell."""
+        accounts = (course.only,) if course.only is not None else self.pool.accounts
+        failures = []
+        for account in accounts:
+            try:
+                protocol = self._generations.choose(spec, opaque=account.opaque)
+                newest = await protocol.newest_answer(await self._session(account, None, deadline), chat_id)
+            except KimiError as exc:
+                failures.append(exc)
+                continue
+            await conversation.adopt(chat_id, account.id, protocol.name, newest)
+            return
+        if failures and not any(isinstance(one, ChatNotFound) for one in failures):
+            raise failures[-1]
+
+    def _can_move(self, conversation: Conversation, spec: ModelSpec) -> bool:
+        """Whether another account may go on with what the chat's own can't at the moment."""
+        head = conversation.head
+        return head is not None and conversation.repeats and self.pool.has_other({head.account_id}, scope=spec.scope)
+
+    def _lease(self, course: Course, conversation: Conversation, spec: ModelSpec, model: str, deadline: float) -> Lease:
+        wait_s = self.settings.kimi_queue_timeout_s
+        if self._can_move(conversation, spec):
+            wait_s = min(wait_s, self.upstream.chats.sticky_wait_s)
+        return self.pool.lease(
+            only=course.home if conversation.head is not None else course.sticky or course.only,
+            exclude=course.passed_over,
+            timeout_s=max(0.0, min(wait_s, deadline - asyncio.get_running_loop().time())),
+            limit=self._max_streams(self._generations.choose(spec)),
+            scope=spec.scope,
+            model=model,
+        )
+
+    async def _keep(
+        self,
+        conversation: Conversation,
+        progress: Progress,
+        answering: Answering,
+        reason: FinishReason,
+        *,
+        guarded: bool,
+    ) -> None:
+        """Let the next request go on in the chat. Where the caller has not got just what the model wrote, only one that
+        names it and repeats nothing may.
+        """
+        whole = progress.complete and answering.whole and reason in ("stop", "tool_calls")
+        if not conversation.lasts or not (whole or conversation.named) or progress.chat_id is None:
+            return
+        assert progress.account is not None
+        assert progress.protocol is not None
+        head = conversation.head
+        chat = StoredChat(
+            chat_id=progress.chat_id,
+            account_id=progress.account.id,
+            protocol=progress.protocol.name,
+            removable=not self.settings.kimi_keep_chats if head is None else head.removable,
+            message_id=progress.message_id,
+            guarded=guarded,
+        )
+        progress.kept = await conversation.keep(chat, progress.answer if whole else None)
+
+    def _leave_behind(
+        self,
+        lease: Lease,
+        progress: Progress,
+        conversation: Conversation,
+        failure: KimiError | None,
+        *,
+        mended: bool,
+    ) -> None:
+        """Stop and remove what an attempt leaves in the account, but a chat that others may go on with."""
+        head, lost = conversation.head, failure is not None and about_the_request(failure)
+        stays = progress.kept or (
+            head is not None
+            and (
+                mended
+                or (not progress.began and isinstance(failure, RateLimited | Overloaded | CredentialError))
+                # All there is of it is in the chat.
+                or not (conversation.repeats or lost)
+            )
+        )
+        if head is not None and not stays:
+            conversation.head = None
+        if progress.protocol is None or progress.chat_id is None or (stays and not progress.began):
+            return
+        self.tidier.tidy_up(
+            lease,
+            OpenedChat(
+                protocol=progress.protocol,
+                chat_id=progress.chat_id,
+                message_id=progress.message_id,
+                complete=progress.complete or not progress.began,
+                stays=stays,
+                removable=not self.settings.kimi_keep_chats if head is None else head.removable,
+            ),
+        )
 
     async def _session(self, account: Account, rejected: str | None, deadline: float) -> Session:
         """A session, as long as the call may last: a refresh that takes longer goes on for the next caller."""
@@ -227,22 +344,23 @@ class KimiEngine:
                 "The token refresh took longer than the time allowed", account=account.short_id
             ) from None
 
-    def _toolbox(self, request: ChatRequest, spec: ModelSpec) -> Toolbox:
-        return Toolbox(
-            request.tools,
-            self.upstream.tools,
-            dialect=spec.dialect,
-            choice=request.tool_choice,
-            parallel=request.parallel_tool_calls,
-        )
+    def _opened(self, progress: Progress) -> None:
+        """We have made a chat: from now on somebody removes it, whatever becomes of us."""
+        assert progress.account is not None
+        assert progress.protocol is not None
+        assert progress.chat_id is not None
+        if not self.settings.kimi_keep_chats:
+            self.registry.opened(
+                StoredChat(
+                    chat_id=progress.chat_id,
+                    account_id=progress.account.id,
+                    protocol=progress.protocol.name,
+                    removable=True,
+                )
+            )
+            self.tidier.watch()
 
-    def _prompt(self, request: ChatRequest, toolbox: Toolbox, files: Attachments) -> Prompt:
-        """Raises BadRequest when there is nothing to answer or the form wanted is none."""
-        wanted = request.response_format
-        instructions = JsonAnswer(wanted, self.upstream.tools).instructions if wanted is not None else ""
-        return flatten(request.messages, toolbox, files.labels, instructions=instructions)
-
-    async def _answer(self, turn: Turn, answering: Answering, progress: _Progress) -> AsyncGenerator[Event, None]:
+    async def _answer(self, turn: Turn, answering: Answering, progress: Progress) -> AsyncGenerator[Event, None]:
         """Events of one attempt that callers see. An answer that is not what was asked for is asked for again in the
         same chat, a few times at most (protocol E.5). Raises UnusableAnswer.
         """
@@ -268,7 +386,7 @@ class KimiEngine:
                 parent_id=progress.message_id,
             )
 
-    async def _stream(self, turn: Turn, answering: Answering, progress: _Progress) -> AsyncGenerator[Event, None]:
+    async def _stream(self, turn: Turn, answering: Answering, progress: Progress) -> AsyncGenerator[Event, None]:
         """Events of one message's answer, noted in `progress`."""
         assert progress.session is not None
         assert progress.protocol is not None
@@ -277,8 +395,8 @@ class KimiEngine:
                 for event in batch:
                     match event:
                         case ChatOpened():
-                            progress.chat_id = event.chat_id or progress.chat_id
-                            progress.message_id = event.message_id or progress.message_id
+                            if progress.opened(event):
+                                self._opened(progress)
                             continue
                         case Finished():
                             progress.reason = event.reason
@@ -292,128 +410,3 @@ class KimiEngine:
         for shown in answering.close():
             if progress.note(shown):
                 yield shown
-
-
-@dataclass(slots=True)
-class _Progress:
-    """What one attempt has brought so far."""
-
-    watch: metrics.Watch
-    protocol: ChatProtocol | None = None
-    session: Session | None = None
-    #: Files were named that the account got with an earlier request.
-    remembered_files: bool = False
-    chat_id: str | None = None
-    message_id: str | None = None
-    reason: FinishReason = "stop"
-    #: The service has ended the answer itself.
-    complete: bool = False
-    #: The caller has seen something other than a notice.
-    emitted: bool = False
-    text: list[str] = field(default_factory=list)
-    thinking: list[str] = field(default_factory=list)
-
-    @property
-    def opened(self) -> OpenedChat | None:
-        """The chat this attempt made, if it did."""
-        if self.protocol is None or self.chat_id is None:
-            return None
-        return OpenedChat(
-            protocol=self.protocol, chat_id=self.chat_id, message_id=self.message_id, complete=self.complete
-        )
-
-    def note(self, event: Event) -> bool:
-        """Keep what usage is estimated from; False when there is nothing to show."""
-        match event:
-            case Notice():
-                return True
-            case TextDelta():
-                if not event.text:
-                    return False
-                self.text.append(event.text)
-            case ToolCallDelta():
-                self.text.append(f"{event.name or ''}{event.arguments}")
-            case ThinkingDelta():
-                self.thinking.append(event.text)
-        if not self.emitted:
-            assert self.protocol is not None
-            self.emitted = True
-            self.watch.first_event(self.protocol.name)
-        return True
-
-    def usage(self, prompt_tokens: int) -> Usage:
-        """Estimates; thinking counts as part of the completion, as in OpenAI's API."""
-        reasoning = estimate_tokens("".join(self.thinking))
-        return Usage(
-            prompt_tokens=prompt_tokens,
-            completion_tokens=estimate_tokens("".join(self.text)) + reasoning,
-            reasoning_tokens=reasoning,
-        )
-
-
-@dataclass(slots=True)
-class _Course:
-    """Where the fail-over loop stands."""
-
-    only: Account | None
-    #: The account that gets the next attempt, whatever is excluded.
-    sticky: Account | None = None
-    #: Generations that said they are gone.
-    left: set[str] = field(default_factory=set)
-    passed_over: set[str] = field(default_factory=set)
-    #: Access tokens that the service refused, by account.
-    rejected: dict[str, str] = field(default_factory=dict)
-    retries: int = 0
-
-    def refresh_next(self, failure: KimiError, account: Account, session: Session | None) -> bool:
-        """Whether a refused access token gets its one refresh (protocol B.6, C.11)."""
-        if not isinstance(failure, CredentialError) or session is None or account.id in self.rejected:
-            return False
-        self.rejected[account.id] = session.access_token
-        return self.stay(account)
-
-    def stay(self, account: Account, stays: bool = True) -> bool:
-        """The next attempt goes to `account`, if it `stays`; which is returned."""
-        self.sticky = account if stays else None
-        return stays
-
-    def pause_before_next_s(
-        self, failure: KimiError, account: Account, another: bool, backoff_s: tuple[float, ...]
-    ) -> float | None:
-        """Seconds until the next attempt, or None when nothing is left to try. `another` account is free to answer."""
-        if self.sticky is not None:
-            return 0
-        if failure.another_account and self.only is None and another:
-            self.passed_over.add(account.id)
-            return 0
-        if failure.try_again and self.retries < len(backoff_s):
-            self.passed_over.clear()
-            self.retries += 1
-            return backoff_s[self.retries - 1]
-        return None
-
-
-def _about_a_file(failure: KimiError) -> bool:
-    """Whether a refused request may be about a file it names; nothing says so for sure (protocol C.9)."""
-    return isinstance(failure, BadRequest | NotFound) and not isinstance(failure, ContentFiltered | ContextTooLong)
-
-
-def _turn(request: ChatRequest, spec: ModelSpec, prompt: Prompt, toolbox: Toolbox, deadline: float) -> Turn:
-    """Raises BadRequest for an effort that nobody knows."""
-    asked = spec.effort_for(request.effort, request.thinking)
-    search = spec.search if request.search is None else request.search
-    if toolbox.active:
-        # The service's own tools compete with the caller's (protocol E.5).
-        spec = spec.model_copy(update={"tools": toolbox.device_tools, "enable_plugin": False})
-        search = False
-    return Turn(
-        prompt=prompt.text,
-        spec=spec,
-        thinking=asked.thinking,
-        effort=asked.value,
-        search=search,
-        deadline=deadline,
-        # Arguments and JSON are no prose: there a mark is dropped or is none.
-        marks="keep" if toolbox.active else "drop" if spec.silent or request.response_format else "cite",
-        system_prompt=toolbox.system_prompt,
-    )

@@ -101,6 +101,13 @@ class ChatOpened:
     message_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ConversationFound:
+    """Comes before an answer that may be gone on from: did it go on in the chat of an earlier one?"""
+
+    continued: bool
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
     """Tokens, always an estimate: the service tells none (protocol E.10)."""
@@ -127,6 +134,7 @@ Event = (
     | Notice
     | StopReached
     | ChatOpened
+    | ConversationFound
     | Usage
     | Finished
 )

@@ -102,6 +102,11 @@ class ChatRequest:
     strings, `max_tokens` by estimate. `collected`: the caller gets the answer as a whole, so it may be mended before it
     is shown. `credential` is a deployment's own api_key: then only that account is used. `timeout_s` bounds the whole
     call.
+
+    `caller` says who asks, in any words: conversations of different callers never meet. `conversation` is what they
+    call theirs, also an id of a chat of the account's owner; `previous_answer` the answer that this one follows;
+    `answer_id` what they will call this one. With either of the first two the messages may leave out what came before.
+    `lasts`: there will be more of this conversation.
     """
 
     model: str
@@ -118,3 +123,8 @@ class ChatRequest:
     collected: bool = False
     credential: str | None = field(default=None, repr=False)
     timeout_s: float | None = None
+    caller: str | None = field(default=None, repr=False)
+    conversation: str | None = None
+    previous_answer: str | None = None
+    answer_id: str | None = None
+    lasts: bool = False

@@ -1,7 +1,9 @@
-"""What an answer leaves behind: a generation that nobody reads any more, and a chat in the owner's account.
+"""What answers leave behind: a generation that nobody reads any more, and chats in the owner's account.
 
-Both are removed after the answer, never in its way, and only a chat that we opened (protocol E.6, E.8). The work
-outlives the caller: it runs on the process's lasting loop where there is one, else on a loop of our own.
+Both are removed after the answer, never in its way, and only chats that we opened (protocol E.6, E.8). The work
+outlives the caller: it runs on the process's lasting loop where there is one, else on a loop of our own. A chat that
+could not be removed, that nobody goes on with any more, or whose process has died is removed later, by whichever
+process looks first.
 """
 
 from __future__ import annotations
@@ -11,14 +13,20 @@ import atexit
 import concurrent.futures
 import functools
 import logging
+import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .accounts import Account, Lease, TokenKeeper
+from .accounts import Account, Lease, Pool, TokenKeeper
+from .chat_registry import ChatRegistry
 from .errors import CredentialError, KimiError
 from .loops import background
-from .protocols import ChatProtocol
+from .protocols import ChatProtocol, EndpointRetired
+from .protocols.generations import Generations
 from .settings import Settings
+from .store import StoredChat
+from .upstream import Chats
 from .web import Session
 
 log = logging.getLogger(__name__)
@@ -34,34 +42,57 @@ _tidying_at_home: set[asyncio.Task[None]] = set()
 _EXIT_PATIENCE_S = 3.0
 
 
-@atexit.register
-def _finish_tidying() -> None:
-    concurrent.futures.wait(set(_tidying), timeout=_EXIT_PATIENCE_S)
+@functools.cache
+def _finish_tidying_at_exit() -> None:
+    """After the background loop has begun, so that we wait before it ends."""
+    atexit.register(lambda: concurrent.futures.wait(set(_tidying), timeout=_EXIT_PATIENCE_S))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OpenedChat:
-    """A chat that an answer opened; `complete`: the service has ended the answer itself."""
+    """A chat that an answer was written in; `complete`: the service has ended the answer itself. `stays`: somebody goes
+    on with it. `removable`: we opened it, and it is not to be kept.
+    """
 
     protocol: ChatProtocol
     chat_id: str
     message_id: str | None
     complete: bool
+    stays: bool
+    removable: bool
 
 
 class Tidier:
     """Tidies up behind the answers of one engine. Safe to use from several threads and event loops."""
 
-    def __init__(self, settings: Settings, keeper: TokenKeeper) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        settings: Settings,
+        chats: Chats,
+        keeper: TokenKeeper,
+        pool: Pool,
+        generations: Generations,
+        registry: ChatRegistry,
+    ) -> None:
+        self._chats = chats
         self._keeper = keeper
+        self._pool = pool
+        self._generations = generations
+        self._registry = registry
+        self._lock = threading.Lock()
+        self._watching: concurrent.futures.Future[None] | None = None
         #: A loop that lasts as long as the process, such as a proxy's, if there is one: what tidies up behind its
         #: answers stays on it. A second thread beside a busy loop costs several times the calls it makes.
         self.home: asyncio.AbstractEventLoop | None = None
 
+    # --- behind an answer ---
+
     def tidy_up(self, lease: Lease, chat: OpenedChat) -> None:
-        """Stop the answer in `chat` unless it is complete, and remove the chat unless chats are kept. Never raises."""
-        if chat.complete and self._settings.kimi_keep_chats:
+        """Stop the answer in `chat` unless it is complete, and remove the chat unless it stays. Never raises."""
+        removes = chat.removable and not chat.stays
+        if not removes and not chat.stays:
+            self._registry.removed(chat.chat_id)
+        if chat.complete and not removes:
             return
         # The service counts an abandoned answer as running until it is cancelled: so do we.
         give_back = (lambda: None) if chat.complete else lease.hand_over()
@@ -83,6 +114,7 @@ class Tidier:
         # On a loop of its own: the caller may be leaving, and its loop with it.
         _tidying.add(work := background().submit(self._leave_nothing_behind(account, chat, give_back)))
         work.add_done_callback(_tidying.discard)
+        _finish_tidying_at_exit()
 
     async def _leave_nothing_behind(self, account: Account, chat: OpenedChat, give_back: Callable[[], None]) -> None:
         try:
@@ -94,10 +126,12 @@ class Tidier:
                         await self._cancel(session, chat, chat.message_id)
                 finally:
                     give_back()
-                if not self._settings.kimi_keep_chats:
-                    await self._delete(account, session, chat)
+                if chat.removable and not chat.stays:
+                    await self._delete(account, session, chat.protocol, chat.chat_id)
+                    self._registry.removed(chat.chat_id)
         except (KimiError, TimeoutError) as exc:
-            log.warning("account %s: a chat could not be removed (%s)", account.short_id, type(exc).__name__)
+            if chat.removable and not chat.stays:
+                self._not_removed(account.short_id, chat.chat_id, 0, exc)
 
     async def _cancel(self, session: Session, chat: OpenedChat, message_id: str) -> None:
         """Best effort, and soon: a slot waits for it."""
@@ -107,13 +141,59 @@ class Tidier:
         except (KimiError, TimeoutError) as exc:
             log.debug("account %s: an answer was not cancelled (%s)", session.account, type(exc).__name__)
 
-    async def _delete(self, account: Account, session: Session, chat: OpenedChat) -> None:
+    async def _delete(self, account: Account, session: Session, protocol: ChatProtocol, chat_id: str) -> None:
         """With a new token when the one at hand is refused: that may be what the answer has failed of."""
         try:
-            await chat.protocol.delete_chat(session, chat.chat_id)
+            await protocol.delete_chat(session, chat_id)
         except CredentialError:
             session = await self._keeper.session(account, rejected=session.access_token)
-            await chat.protocol.delete_chat(session, chat.chat_id)
+            await protocol.delete_chat(session, chat_id)
+
+    def _not_removed(self, account: str, chat_id: str, attempts: int, why: Exception) -> None:
+        self._registry.not_removed(chat_id, attempts)
+        log.warning("account %s: a chat could not be removed yet (%s)", account, type(why).__name__)
+
+    # --- later ---
+
+    def watch(self) -> None:
+        """Look now and then for chats that are overdue, from now on and for as long as the engine lives."""
+        with self._lock:
+            if self._watching is None or self._watching.done():
+                self._watching = background().submit(_watch(weakref.ref(self), self._chats.renew_s))
+
+    async def sweep(self) -> None:
+        """Remove what is overdue."""
+        for chat in await self._registry.overdue():
+            await self._remove(chat)
+
+    async def _remove(self, chat: StoredChat) -> None:
+        if not chat.removable or chat.attempts >= self._chats.max_attempts:
+            self._registry.removed(chat.chat_id)
+            return
+        try:
+            async with asyncio.timeout(_TIDY_TIMEOUT_S):
+                account = await self._pool.find(chat.account_id)
+                if account is None:
+                    raise CredentialError("The account of the chat is not known here")
+                session = await self._keeper.session(account)
+                first, *others = self._generations.beginning_with(chat.protocol)
+                try:
+                    await self._delete(account, session, first, chat.chat_id)
+                except EndpointRetired:
+                    if not others:
+                        raise
+                    await self._delete(account, session, others[0], chat.chat_id)
+        except (KimiError, TimeoutError) as exc:
+            self._not_removed(chat.account_id[:8], chat.chat_id, chat.attempts, exc)
+        else:
+            self._registry.removed(chat.chat_id)
+
+
+async def _watch(found: weakref.ref[Tidier], pause_s: float) -> None:
+    while (tidier := found()) is not None:
+        await tidier.sweep()
+        del tidier  # an engine that nobody uses any more must be able to go
+        await asyncio.sleep(pause_s)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

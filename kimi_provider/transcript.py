@@ -49,21 +49,9 @@ def flatten(
 
     Raises BadRequest when there is nothing to answer.
     """
-    texts = [_text(message, labels or {}) for message in messages]
-    systems = [text for m, text in zip(messages, texts, strict=True) if m.role == "system" and text.strip()]
-    system = "\n\n".join(filter(None, (*systems, toolbox.instructions, instructions)))
-    turns = [
-        (m, text)
-        for m, text in zip(messages, texts, strict=True)
-        if m.role != "system" and (m.role == "tool" or text.strip() or m.tool_calls)
-    ]
-    if not any(text.strip() or m.tool_calls for m, text in turns):
-        raise BadRequest("The messages hold no text to answer", cure="Add a user message with text.")
-    if len(turns) == 1 and turns[0][0].role == "user" and not toolbox.example:
-        message, marked = turns[0]
-        files = sum(isinstance(part, FilePart) for part in message.parts)
-        # One file needs no name; several stand in an order.
-        alone = message.text if message.text.strip() and files < 2 else marked
+    system = "\n\n".join(filter(None, (system_text(messages), toolbox.instructions, instructions)))
+    turns = _turns(messages, labels or {})
+    if (alone := _alone(turns)) is not None and not toolbox.example:
         # A model that may call a tool sometimes writes the result as well.
         return Prompt(text=f"{system}\n\n{alone}" if system else alone, guarded=toolbox.active)
     blocks = [system] if system else []
@@ -72,6 +60,41 @@ def flatten(
     blocks.extend(_block(message, text, toolbox) for message, text in turns)
     blocks.append(ASSISTANT)
     return Prompt(text="\n\n".join(blocks), guarded=True)
+
+
+def going_on(messages: Sequence[Message], toolbox: Toolbox, labels: Mapping[FilePart, str], *, guarded: bool) -> Prompt:
+    """Join what follows in a chat that holds all before; `guarded`: the chat holds a transcript.
+
+    Raises BadRequest when there is nothing to answer.
+    """
+    turns = _turns(messages, labels)
+    if (alone := _alone(turns)) is not None:
+        return Prompt(text=alone, guarded=guarded or toolbox.active)
+    return Prompt(text="\n\n".join(_block(message, text, toolbox) for message, text in turns), guarded=True)
+
+
+def system_text(messages: Sequence[Message]) -> str:
+    """That of all system messages."""
+    return "\n\n".join(message.text for message in messages if message.role == "system" and message.text.strip())
+
+
+def _turns(messages: Sequence[Message], labels: Mapping[FilePart, str]) -> list[tuple[Message, str]]:
+    """Messages that are turns, with their texts. Raises BadRequest when there is nothing to answer."""
+    texts = [(message, _text(message, labels)) for message in messages if message.role != "system"]
+    turns = [(m, text) for m, text in texts if m.role == "tool" or text.strip() or m.tool_calls]
+    if not any(text.strip() or m.tool_calls for m, text in turns):
+        raise BadRequest("The messages hold no text to answer", cure="Add a user message with text.")
+    return turns
+
+
+def _alone(turns: Sequence[tuple[Message, str]]) -> str | None:
+    """The text of a lone user message, which needs no transcript."""
+    if len(turns) != 1 or turns[0][0].role != "user":
+        return None
+    message, marked = turns[0]
+    files = sum(isinstance(part, FilePart) for part in message.parts)
+    # One file needs no name; several stand in an order.
+    return message.text if message.text.strip() and files < 2 else marked
 
 
 def _text(message: Message, labels: Mapping[FilePart, str]) -> str:

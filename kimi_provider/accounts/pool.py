@@ -108,6 +108,14 @@ class Pool:
             self._queue.dispatch()
             return account
 
+    async def find(self, account_id: str) -> Account | None:
+        """The account of that id, also one that serves single deployments; None when nobody has given it here."""
+        with self._lock:
+            account = self._board.by_id.get(account_id)
+        if account is not None or self._store is None:
+            return account
+        return await self._store.run(lambda: self._stored(account_id))
+
     def account_for(self, text: str) -> Account:
         """The account of a deployment's own credential; it joins no rotation but shares its limits.
 
@@ -235,6 +243,20 @@ class Pool:
         fleet = Fleet(store, self._board, self._settings, self._upstream, changed)
         fleet.look()
         return fleet
+
+    def _stored(self, account_id: str) -> Account | None:
+        assert self._store is not None
+        with self._store.read() as rows:
+            row = next((row for row in rows.accounts.all() if row.id == account_id), None)
+            pair = rows.tokens.load(account_id) if row is not None else None
+            given = set(rows.accounts.given(account_id))
+        if row is None or pair is None:
+            return None
+        account = Account.stored(row.id, row.short_id, pair, given, self._settings, self._upstream)
+        if account.homeless(self._upstream):
+            return None
+        with self._lock:
+            return self._board.by_id.setdefault(account_id, account)
 
     def _seed(self, rows: Transaction, credential: Credential) -> None:
         if not Account.of(credential, self._settings, self._upstream).homeless(self._upstream):

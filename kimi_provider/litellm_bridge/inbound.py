@@ -15,7 +15,7 @@ from ..errors import BadRequest
 from ..request import ANY_TOOL, ChatRequest, Message, Role, ToolCall
 from ..shaping import json_format, stop_sequences
 from ..tools.shapes import tool_choice, tool_specs
-from . import parts
+from . import conversing, parts
 
 #: LiteLLM marks the calls of /health with this tag; they must never become a prompt.
 HEALTH_CHECK_TAG = "litellm-internal-health-check"
@@ -33,7 +33,7 @@ _HONOURED = frozenset(
     {"stream", "stream_options", "reasoning_effort", "thinking", "reasoning", "output_config", "web_search_options"}
     | {"use_search", "tools", "user", "metadata", "store", "n", "max_retries", "extra_body", "extra_headers"}
     | {"litellm_session_id", "litellm_trace_id", "tool_choice", "parallel_tool_calls"}
-    | {"response_format", "stop", "max_tokens", "max_completion_tokens"}
+    | {"response_format", "stop", "max_tokens", "max_completion_tokens", *conversing.NAMES}
 )
 #: What LiteLLM drops without a word: fields of the caller's own body, and headers that an SDK writes for a field.
 _DROPPED_FIELDS = ("container", "prompt_cache_retention")
@@ -86,6 +86,7 @@ def read(
     if params.get("store") is True:
         ignored.add("store")
     choice = tool_choice(params.get("tool_choice"))
+    talk = conversing.read(params, litellm_params or {})
     if tools and choice.mode != "none" and native_search:
         # The service's own tools stay off beside the caller's.
         ignored.add("web_search")
@@ -104,6 +105,10 @@ def read(
         collected=collected,
         credential=api_key or None,
         timeout_s=_seconds(timeout),
+        caller=talk.caller,
+        conversation=talk.conversation,
+        previous_answer=talk.previous_answer,
+        lasts=talk.lasts,
     )
     if not request.messages:
         raise BadRequest("messages is empty", cure="Add at least one user message.")

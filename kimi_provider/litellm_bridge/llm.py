@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from litellm import CustomLLM
@@ -21,7 +22,7 @@ from ..accounts.alerts import Alerts
 from ..accounts.channels import Channel
 from ..engine import KimiEngine
 from ..errors import BadRequest, KimiError
-from ..events import Event, Finished, Notice, TextDelta, Usage
+from ..events import ConversationFound, Event, Finished, Notice, TextDelta, Usage
 from ..loops import background
 from ..settings import SettingsError
 from . import deployments, inbound, outbound
@@ -139,11 +140,11 @@ class _Call:
             functions=self.inbound.functions,
         )
 
-    def events(self) -> AsyncGenerator[Event, None]:
+    def events(self, answer: outbound.Answer) -> AsyncGenerator[Event, None]:
         engine = self._handler.engine()
         if self.inbound.health_check:
             return _proof(engine, self.inbound.request.credential, self.model)
-        return engine.chat(self.inbound.request)
+        return engine.chat(replace(self.inbound.request, answer_id=answer.id))
 
 
 async def _proof(engine: KimiEngine, credential: str | None, model: str) -> AsyncGenerator[Event, None]:
@@ -198,11 +199,11 @@ class KimiLLM(CustomLLM):  # type: ignore[misc]  # litellm is not followed by my
         first: ModelResponseStream | None = None
         with call.translating():
             answer = await call.answer()
-            events = call.events()
+            events = call.events(answer)
             try:
                 async for event in events:
                     first = answer.chunk(event)
-                    if not isinstance(event, Notice):
+                    if not isinstance(event, Notice | ConversationFound):
                         break
             except BaseException:
                 await events.aclose()
@@ -215,7 +216,7 @@ class KimiLLM(CustomLLM):  # type: ignore[misc]  # litellm is not followed by my
         call = _Call(self, kwargs, collected=True)
         with call.translating():
             answer = await call.answer()
-            async with aclosing(call.events()) as events:
+            async with aclosing(call.events(answer)) as events:
                 response = await outbound.collect(events, answer)
         outbound.attach_headers(response, {**call.headers(), **answer.headers()})
         return response

@@ -54,6 +54,8 @@ class Answer:
     created: int = field(default_factory=lambda: int(time.time()))
     citing: citing.Citing = field(default_factory=citing.Citing)
     notices: list[ev.Notice] = field(default_factory=list)
+    #: Whether it goes on in the chat of an earlier one; None when it is none of a conversation.
+    continued: bool | None = None
     begun: bool = False
     #: How often the service has searched the web, as far as callers are told.
     searches: int = 0
@@ -103,6 +105,8 @@ class Answer:
                 return "", "", {"stop_sequence": stop}
             case ev.NativeTool():
                 return "", self._step(event), {}
+            case ev.ConversationFound(continued):
+                self.continued = continued
             case ev.Notice():
                 self.notices.append(event)
                 known = logging.INFO if event.code == "unknown" else logging.WARNING
@@ -129,8 +133,12 @@ class Answer:
 
     def headers(self) -> dict[str, str]:
         """What the service said about the answer so far, as response headers."""
-        codes = sorted({notice.code for notice in self.notices})
-        return {"x-kimi-notice": ",".join(codes)} if codes else {}
+        headers = {}
+        if codes := sorted({notice.code for notice in self.notices}):
+            headers["x-kimi-notice"] = ",".join(codes)
+        if self.continued is not None:
+            headers["x-kimi-conversation"] = "continued" if self.continued else "new"
+        return headers
 
     def _step(self, event: ev.SearchResults | ev.NativeTool) -> str:
         return self.progress.step(event) if self.progress else ""

@@ -59,6 +59,7 @@ def start_up(handler: KimiLLM, limits: list[str], provider: str) -> None:
     """
     redact_logs(map(logging.getLogger, (*_HOST_LOGGERS, *_SERVER_LOGGERS)))
     engine = handler.engine()
+    engine.tidier.watch()
     with suppress(RuntimeError):  # no loop runs yet: then tidying stays in the background
         engine.tidier.home = loop = asyncio.get_running_loop()
         handler.tell_also(LiteLLMAlerting(loop))

@@ -19,7 +19,9 @@ from .rest import RestProtocol
 
 
 class Generations:
-    """`allowed` protocols, best first; `setting` is KIMI_PROTOCOL, for errors. `clock` is monotonic seconds."""
+    """`allowed` protocols, best first; `setting` is KIMI_PROTOCOL, for errors. `clock` is monotonic seconds. `known`
+    may be more, for what was begun under another setting.
+    """
 
     def __init__(
         self,
@@ -28,8 +30,10 @@ class Generations:
         setting: str,
         retired_for_s: float,
         clock: Callable[[], float] = time.monotonic,
+        known: tuple[ChatProtocol, ...] = (),
     ) -> None:
         self._allowed = allowed
+        self._known = known or allowed
         self._setting = setting
         self._retired_for_s = retired_for_s
         self._clock = clock
@@ -41,11 +45,15 @@ class Generations:
         known: tuple[ChatProtocol, ...] = (ConnectProtocol(settings, upstream), RestProtocol(settings, upstream))
         setting = settings.kimi_protocol
         allowed = tuple(one for one in known if setting in ("auto", one.name))
-        return cls(allowed, setting=setting, retired_for_s=upstream.service.retired_for_s)
+        return cls(allowed, setting=setting, retired_for_s=upstream.service.retired_for_s, known=known)
 
     def retire(self, protocol: ChatProtocol) -> None:
         """Remember that the service no longer has this generation."""
         self._retired_until[protocol.name] = self._clock() + self._retired_for_s
+
+    def beginning_with(self, name: str) -> list[ChatProtocol]:
+        """All there are, first the one that has this name: what it began is best ended over it."""
+        return sorted(self._known, key=lambda one: one.name != name)
 
     def any(self, *, opaque: bool = False) -> ChatProtocol:
         """For calls that are about no model. Raises PermissionRefused when no generation takes the credential."""

@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -115,11 +115,19 @@ class Store:
 
     async def run(self, work: Callable[[], T]) -> T:
         """`work` on the store's own threads; it ends even when its caller goes. Raises what `work` raises."""
+        return await joined(self.submit(work))
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        """As `run`, for those who don't wait."""
         try:
-            running = self._threads.submit(work)
+            return self._threads.submit(work)
         except RuntimeError:  # the interpreter ends and starts no thread: what must still be kept is kept here
-            return work()
-        return await joined(running)
+            done: Future[T] = Future()
+            try:
+                done.set_result(work())
+            except Unavailable as exc:
+                done.set_exception(exc)
+            return done
 
     @property
     def closed(self) -> bool:
