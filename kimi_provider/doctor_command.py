@@ -8,6 +8,7 @@ or the owner says no, 2 for what a user can mend.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from pathlib import Path
@@ -132,6 +133,7 @@ def _live(
         files[overlay] = _overlay_text(engine, probed)
     if record is not None:
         recording, counts = taking.taken(probed)
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # answers that break off again are meant
         recording = asyncio.run(taking.rehearsed(recording, Upstream.overlaid(probed.overlay)))
         files[record] = recording.dumps()
         _print_summary(recording, counts, files[record], show=show)

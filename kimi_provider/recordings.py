@@ -41,7 +41,7 @@ class Frame(_Line):
 
 class Call(_Line):
     """One call. Ids are replaced, those of `path`, too; `body` is the JSON of an answer that is no stream, `bytes` the
-    length of one that is no JSON; `cut`: the connection ended before the answer did.
+    length of one that is neither; `cut`: the connection ended before the answer did.
 
     Of a chat call `model` is the name that was asked for, and `outcome` how a client should find it to end.
     """

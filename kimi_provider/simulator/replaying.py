@@ -100,6 +100,8 @@ def _answer(turn: Asking, call: Call) -> Script:
         ids[chat_id] = turn.chat.id
     for frame in call.frames:
         yield _sent(frame, ids)
+    if call.bytes_ is not None:
+        yield _body(call)
     if call.cut:
         yield Abort()
 
