@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 import time
@@ -334,3 +335,12 @@ def test_everything_is_foreseen() -> None:
     found.check_labels()
     gauges = {name for name in FAMILIES if name.startswith("kimi_account")}
     assert set(found.types) == set(FAMILIES) - gauges
+
+
+def test_the_documentation_names_what_there_is() -> None:
+    text = (ROOT / "docs" / "metrics.md").read_text("utf-8")
+    table = dict(re.findall(r"^\| `(kimi_\w+?)(?:_total)?` \| (\w+) \|", text, re.M))
+    assert table == {name: kind for name, (kind, _) in FAMILIES.items()}
+    suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count", ""), "gauge": ("",)}
+    samples = {name + suffix for name, (kind, _) in FAMILIES.items() for suffix in suffixes[kind]}
+    assert set(re.findall(r"\bkimi_(?!provider)[a-z_]+", text)) - samples == set()
