@@ -225,7 +225,7 @@ def _message(number: int, message: Mapping[str, Any], ignored: set[str]) -> Mess
     name = message.get("role")
     role = _ROLES.get(name) if isinstance(name, str) else None
     if role is None:
-        raise BadRequest(f"Message {number} has the unknown role {_shown(name)}. Use one of: {', '.join(_ROLES)}.")
+        raise BadRequest(f"Message {number} has the unknown role {parts.shown(name)}. Use one of: {', '.join(_ROLES)}.")
     return Message(
         role=role,
         parts=parts.read(message.get("content"), number, ignored),
@@ -259,8 +259,3 @@ def _older_call(call: Any) -> list[Any]:
 
 def _text_or_none(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."

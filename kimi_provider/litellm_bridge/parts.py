@@ -84,7 +84,7 @@ def _read(item: Any, place: str, ignored: set[str]) -> Iterator[Part]:
         case "input_audio" | "audio" | "audio_url":
             raise BadRequest(f"{place}: Kimi does not take audio", cure="Send what is said as text.")
         case kind:
-            raise BadRequest(f"{place}: Kimi does not take parts of type {_shown(kind)}")
+            raise BadRequest(f"{place}: Kimi does not take parts of type {shown(kind)}")
 
 
 # --- Anthropic's blocks -----------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ def _sourced(block: Mapping[str, Any], place: str, ignored: set[str]) -> Iterato
         case "file":
             file = _file(_id(source.get("file_id"), place), place, kind=kind)
         case other:
-            raise BadRequest(f"{place}: its source has the unknown type {_shown(other)}", cure=_SEND_THE_FILE)
+            raise BadRequest(f"{place}: its source has the unknown type {shown(other)}", cure=_SEND_THE_FILE)
     if context:
         yield TextPart(text=_heading("Document", title, context))
     yield file
@@ -183,7 +183,7 @@ def _base64(data: Any) -> Any:
 def _id(file_id: Any, place: str) -> Any:
     """LiteLLM gives addresses as ids, too; an id of a provider's storage means nothing here."""
     if isinstance(file_id, str) and file_id and not _ADDRESS.match(file_id):
-        raise BadRequest(f"{place}: the file id {_shown(file_id)} is not known here", cure=_SEND_THE_FILE)
+        raise BadRequest(f"{place}: the file id {shown(file_id)} is not known here", cure=_SEND_THE_FILE)
     return file_id
 
 
@@ -194,6 +194,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """`value` as an error names it, cut short."""
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."

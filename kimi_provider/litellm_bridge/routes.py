@@ -26,9 +26,10 @@ from litellm.proxy import proxy_server
 from litellm.proxy.anthropic_endpoints import endpoints as anthropic_endpoints
 
 from .. import admin
+from ..errors import BadRequest
 from ..observe import redact_logs
 from ..store import durability_hint
-from . import account_routes, deployments, ending, metrics_route, outbound
+from . import account_routes, deployments, ending, malformed, metrics_route, outbound
 from .alerting import LiteLLMAlerting
 from .gemini import models as gemini_models
 from .gemini import routes as gemini
@@ -124,7 +125,7 @@ def _router(handler: KimiLLM, listing: Listing) -> APIRouter:
 
 class GatewayHooks(CustomLogger):  # type: ignore[misc]  # litellm is not followed by mypy
     """Mends what LiteLLM answers badly around the provider, for our models only: a mistyped name (400 without a hint),
-    an empty /v1/messages (500), a thread of Anthropic's (its newest message would be answered alone), a reached limit
+    messages that are none (500), a thread of Anthropic's (its newest message would be answered alone), a reached limit
     without retry-after, headers of an answer that some routes leave out, silence on streams that allow for keep-alives.
     """
 
@@ -142,17 +143,11 @@ class GatewayHooks(CustomLogger):  # type: ignore[misc]  # litellm is not follow
         name = data.get("model")
         if not isinstance(name, str):
             return
-        streams = data.get("stream") is True and call_type != "anthropic_messages"  # which LiteLLM keeps alive itself
-        if streams and self._listing.model_of(name) is not None:
-            data.setdefault("keepalive_seconds", self._engine.upstream.service.keepalive_s)
-        served = self._listing.served()
-        if call_type == "anthropic_messages" and not data.get("messages") and name in served:
-            raise _refusal(400, "messages is empty. Add at least one user message.")
-        if call_type == "anthropic_messages" and data.get("thread") and name in served:
-            _told.set(_Told(details=_NO_THREADS))
-            raise _refusal(400, "thread: no messages are kept here. Send the whole history.")
+        if self._listing.model_of(name) is not None:
+            self._check(data, call_type)
         if _known(name):
             return
+        served = self._listing.served()
         shown = name if len(name) <= 80 else name[:77] + "..."
         if successor := self._engine.upstream.successor(name):
             raise _refusal(404, f"'{shown}' is retired: Kimi's web chat no longer has it. Use {successor}.")
@@ -162,6 +157,19 @@ class GatewayHooks(CustomLogger):  # type: ignore[misc]  # litellm is not follow
             near = difflib.get_close_matches(wanted, served, n=3, cutoff=0.4) or served[:3]
             names = f" Near names: {', '.join(near)}." if near else ""
             raise _refusal(404, f"This gateway has no model '{shown}'.{names} See GET /v1/models.")
+
+    def _check(self, data: dict[str, Any], call_type: str) -> None:
+        """A request for one of our models."""
+        try:
+            malformed.check(call_type, data)
+        except BadRequest as exc:
+            raise _refusal(400, f"{exc.describe(self._engine.settings.kimi_lang)} [{exc.code}]") from None
+        if call_type == "anthropic_messages":
+            if data.get("thread"):
+                _told.set(_Told(details=_NO_THREADS))
+                raise _refusal(400, "thread: no messages are kept here. Send the whole history.")
+        elif data.get("stream") is True:  # LiteLLM keeps Anthropic's streams alive itself
+            data.setdefault("keepalive_seconds", self._engine.upstream.service.keepalive_s)
 
     async def async_post_call_response_headers_hook(self, *args: Any, **kwargs: Any) -> dict[str, str]:
         """What the provider said of the answer (`outbound.attach_headers`)."""

@@ -22,6 +22,14 @@ PARTS = [{"type": "text", "text": "What is this?"}, IMAGE]
         (CHAT, {"messages": [{"role": "user", "content": "  "}]}, 400, "no text to answer"),
         (CHAT, {"messages": [{"role": "wizard", "content": "Hi"}]}, 400, "unknown role 'wizard'"),
         (CHAT, {"messages": [{"role": "user", "content": PARTS}]}, 400, "Message 1, part 2: it is given as an image"),
+        (
+            CHAT,
+            {"messages": [*ASK, {"role": "user", "content": [{"type": "weird"}]}]},
+            400,
+            "Message 2, part 1: Kimi does not take parts of type 'weird'",
+        ),
+        (CHAT, {"messages": ["Hi"]}, 400, "messages[0]: Input should be a valid dictionary"),
+        (CHAT, {"messages": [{"role": "user", "content": 5}]}, 400, "messages[0].content: Input should be a valid"),
         (CHAT, {"messages": ASK, "n": 2}, 400, "n must be 1"),
         (CHAT, {"messages": ASK, "reasoning_effort": "frantic"}, 400, "Unknown reasoning effort 'frantic'"),
         (CHAT, {"messages": [{"role": "user", "content": "x " * 900_000}]}, 400, "takes 262144"),
@@ -43,6 +51,14 @@ PARTS = [{"type": "text", "text": "What is this?"}, IMAGE]
             "Message 1, part 2: it is given as an image",
         ),
         ("/v1/messages", {"max_tokens": 4000, "messages": []}, 400, "messages is empty"),
+        # LiteLLM would leave it out.
+        (
+            "/v1/messages",
+            {"max_tokens": 4000, "messages": [*ASK, {"role": "w", "content": "?"}]},
+            400,
+            "[1].role: Input",
+        ),
+        ("/v1/responses", {"input": [{"role": "user", "content": 5}]}, 400, "input[0].content: Input should be"),
         (
             "/v1/responses",
             {
