@@ -20,6 +20,7 @@ from kimi_provider.simulator import SimulatorServer
 from tests.conformance.failures import BEFORE_THE_FIRST_EVENT, IN_MID_STREAM, of
 from tests.gateway.bodies import BODIES
 from tests.harness import Gateway
+from tests.mailbox import Mailbox
 
 from .needles import WINDOW, Needles, composed_token, watch
 
@@ -44,13 +45,19 @@ general_settings: {{ master_key: os.environ/LITELLM_MASTER_KEY, cancel_on_discon
 class World:
     """A simulator that tells its tokens, a gateway in front of it, and all that the gateway said."""
 
-    def __init__(self, tmp: Path, simulator: SimulatorServer, *, debug: bool) -> None:
-        self.tmp, self.simulator, self.needles = tmp, simulator, Needles()
+    def __init__(self, tmp: Path, simulator: SimulatorServer, box: Mailbox, *, debug: bool) -> None:
+        self.tmp, self.simulator, self.box, self.needles = tmp, simulator, box, Needles()
         self.issued = watch(simulator, self.needles)
         self._scanned = 0
         simulator.change(pace=0)
         self.canary, self.carol = composed_token(), simulator.login(user="carol", kind="opaque")["refresh_token"]
-        for name, secret in (("canary", self.canary), ("carol's token", self.carol), ("gateway key", KEY)):
+        hook = secrets.token_urlsafe(40)
+        for name, secret in (
+            ("canary", self.canary),
+            ("carol's token", self.carol),
+            ("gateway key", KEY),
+            ("alert URL", hook),
+        ):
             self.needles.add(name, secret)
         config = tmp / "config.yaml"
         config.write_text(
@@ -68,6 +75,7 @@ class World:
             simulator.login(user="ada")["refresh_token"],
             config,
             CAROLS_KIMI=self.carol,
+            KIMI_ALERT_URLS=f"{box.apprise}/{hook}, json://127.0.0.1:9/{hook}",
             **more | {"LITELLM_MASTER_KEY": KEY},
         )
         self.http = self.gateway.http
@@ -94,8 +102,8 @@ class World:
 
 @pytest.fixture(scope="module", params=[False, True], ids=["as shipped", "debug"])
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with SimulatorServer() as simulator:
-        world = World(tmp_path_factory.mktemp("canary"), simulator, debug=request.param)
+    with SimulatorServer() as simulator, Mailbox() as box:
+        world = World(tmp_path_factory.mktemp("canary"), simulator, box, debug=request.param)
         with world.gateway:
             yield world
 
@@ -157,6 +165,13 @@ def test_a_token_that_dies(world: World) -> None:
     assert world.simulator.call(lambda: world.simulator.state.accounts.revoke("bob", what="all"))
     for stream in (False, True, False):
         assert world.ask("kimi-bob", stream=stream).status_code == 401
+
+
+def test_alerts(world: World) -> None:
+    """Bob's owner learns of the end of his session, and the log that one of the targets is down."""
+    world.box.until(lambda: bool(world.box.letters))
+    assert world.needles.found_in(json.dumps(world.box.letters)) == []
+    world.gateway.wait_for("was not delivered through entry 2 of KIMI_ALERT_URLS", 60)
 
 
 def test_a_service_that_is_away(world: World) -> None:
