@@ -40,8 +40,9 @@ class Conversation:
         answers = [at for at, turn in enumerate(self._turns) if turn.role == "assistant"]
         #: How many turns there are up to the last answer of ours.
         self._answered = answers[-1] + 1 if answers else 0
-        #: The request itself holds what was said before.
-        self.repeats = bool(answers)
+        #: The request itself holds what was said before. (Beside the id of an answer, LiteLLM puts a call of that answer
+        #: before the result of the call, and nothing else.)
+        self.repeats = bool(answers) and (request.previous_answer is None or self._turns[0].role != "assistant")
         #: It may be followed by one that does not.
         self.named = bool(request.conversation or request.previous_answer or request.lasts)
         #: The chat stays when the conversation is likely to go on.
@@ -78,18 +79,15 @@ class Conversation:
             if before is not None and not self.repeats:
                 raise _unknown_answer()
             return
-        if self.repeats:
-            if self.tail:
-                history = extended("", self._canonical[: self._answered])
-                self.head = await registry.take(lambda rows, s: rows.take_history(history, self._setup, name, s))
-        elif before is not None:
+        if before is not None:
             answer = self._answer_name(before)
             self.head = await registry.take(lambda rows, s: rows.take_answer(answer, s))
-            if self.head is None:
-                if await registry.knows(answer=answer):
-                    raise _busy()
-                raise _unknown_answer()
-        elif name is not None:
+            if self.head is None and not self.repeats:
+                raise _busy() if await registry.knows(answer=answer) else _unknown_answer()
+        if self.head is None and self.repeats and self.tail:
+            history = extended("", self._canonical[: self._answered])
+            self.head = await registry.take(lambda rows, s: rows.take_history(history, self._setup, name, s))
+        elif self.head is None and name is not None and not self.repeats:
             self.head = await registry.take(lambda rows, s: rows.take_name(name, s))
             if self.head is None and await registry.knows(name=name):
                 raise _busy()
