@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
@@ -13,8 +12,8 @@ from .world import Site
 
 
 @pytest.fixture
-def site(tmp_path: Path, simulator: Simulator) -> Iterator[Site]:
-    with Site(tmp_path, simulator) as site:
+def site(state_url: str, simulator: Simulator) -> Iterator[Site]:
+    with Site(state_url, simulator) as site:
         yield site
 
 

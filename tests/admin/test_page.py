@@ -194,8 +194,8 @@ def test_a_phone_shows_it_without_scrolling_sideways(site: Site, visit: Visit) -
     expect(row.locator(".badge")).to_have_text("paused")
 
 
-def test_it_speaks_indonesian(tmp_path: Path, simulator: Simulator, visit: Visit) -> None:
-    with Site(tmp_path, simulator, kimi_lang="id") as site:
+def test_it_speaks_indonesian(state_url: str, simulator: Simulator, visit: Visit) -> None:
+    with Site(state_url, simulator, kimi_lang="id") as site:
         page = visit(site, sign_in=False)
         page.get_by_label("Kunci utama").fill("sk-salah")
         page.get_by_role("button", name="Masuk").click()
@@ -210,8 +210,8 @@ def test_it_speaks_indonesian(tmp_path: Path, simulator: Simulator, visit: Visit
         assert page.locator("html").get_attribute("lang") == "id"
 
 
-def test_it_works_below_a_prefix_and_with_two_workers(tmp_path: Path, simulator: Simulator, visit: Visit) -> None:
-    with Site(tmp_path, simulator, root="/team/ai") as one, Site(tmp_path, simulator, root="/team/ai") as two:
+def test_it_works_below_a_prefix_and_with_two_workers(state_url: str, simulator: Simulator, visit: Visit) -> None:
+    with Site(state_url, simulator, root="/team/ai") as one, Site(state_url, simulator, root="/team/ai") as two:
         ada = one.add("ada")
         page = visit(one)
         expect(row_of(page, ada["short_id"])).to_be_visible()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Self
 
 import httpx
@@ -26,14 +26,23 @@ from kimi_provider.upstream import Upstream
 from tests.harness import Simulator
 
 KEY = "sk-admin-0123456789abcdef0123456789abcdef"
+SECRET_KEY = base64.b64encode(bytes(range(32))).decode()
 
 
 class Site:
     """One worker. Two with the same store are two workers of a gateway."""
 
-    def __init__(self, tmp: Path, simulator: Simulator, *, key: str | None = KEY, root: str = "", **more: Any) -> None:
-        values = {"kimi_state_url": f"sqlite:///{tmp}/state/accounts.db"} | more
-        self.settings = Settings(_env_file=None, kimi_base_url=simulator.url, kimi_auth_url=simulator.url, **values)  # type: ignore[call-arg]
+    def __init__(
+        self, state_url: str, simulator: Simulator, *, key: str | None = KEY, root: str = "", **more: Any
+    ) -> None:
+        self.settings = Settings(
+            _env_file=None,  # type: ignore[call-arg]
+            kimi_state_url=state_url,
+            kimi_secret_key=SECRET_KEY,
+            kimi_base_url=simulator.url,
+            kimi_auth_url=simulator.url,
+            **more,
+        )
         self.simulator, self.key, self.root = simulator, key, root
         self.engine = KimiEngine(self.settings, Upstream.load(None))
         self.roster = Roster(self.engine)
@@ -82,6 +91,12 @@ class Site:
     def rows(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = self.http.get("/kimi/api/accounts").json()["accounts"]
         return rows
+
+    @property
+    def read_only(self) -> str:
+        """The statement that makes a transaction of the store refuse changes, as a read-only disk or server does."""
+        is_file = str(self.settings.kimi_state_url).startswith("sqlite")
+        return "PRAGMA query_only=ON" if is_file else "SET TRANSACTION READ ONLY"
 
     @contextmanager
     def with_store_that_says(self, statement: str) -> Iterator[None]:
