@@ -38,8 +38,6 @@ _PLAY_TIMEOUT_S: Final = 30.0
 class Unsafe(KimiError):
     """A recording still held something of the account."""
 
-    code = "recording_unsafe"
-
 
 def taken(probed: Probed) -> tuple[Recording, Counts]:
     """The recording of a probing, and how much was replaced in it. Raises Unsafe."""
