@@ -172,7 +172,7 @@ class Redactor:
             return self._addresses.setdefault(value, f"https://example.com/{len(self._addresses) + 1}")
         if _TIME.fullmatch(value) or _DATE.fullmatch(value):
             return "2026-01-01T00:00:00Z" if "T" in value else "2026-01-01"
-        if (name in _WORD_FIELDS or place in _WORD_PLACES) and is_word(value):
+        if (name in _WORD_FIELDS or place in _WORD_PLACES) and (is_word(value) or _ENUM.fullmatch(value)):
             return value
         if name in ("refIndex", "ref_index") and _REFERENCE.fullmatch(value):
             return value
@@ -235,8 +235,8 @@ def _marks(text: str, references: frozenset[str]) -> Iterator[tuple[int, int]]:
 
 def _json_masked(text: str) -> str:
     """As `_masked`, for the JSON of a tool's arguments: it stays JSON with the same fields."""
-    kept = [match.span() for match in _JSON_KEY.finditer(text)]
-    kept += [(match.start(), match.start() + 2) for match in _JSON_ESCAPE.finditer(text)]
+    text = _JSON_ESCAPE.sub(lambda found: "\\u0078" if found[0].startswith("\\u") else found[0], text)
+    kept = (match.span() for pattern in (_JSON_KEY, _JSON_ESCAPE) for match in pattern.finditer(text))
     return _masked(text, kept)
 
 
