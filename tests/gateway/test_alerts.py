@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -129,3 +130,18 @@ def test_the_doctor_tries_the_way(tmp_path: Path, simulator: Simulator) -> None:
         assert not any(part in looked.stdout + tried.stdout + tried.stderr for part in SECRET.split("/"))
         nobody = run(tmp_path, "doctor", "--test-alert", **(known | {"KIMI_ALERT_URLS": ""}))
         assert (nobody.returncode, "names nobody" in nobody.stdout) == (1, True)
+
+
+def test_without_apprise_one_line_says_what_to_install(tmp_path: Path, simulator: Simulator) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['apprise'] = None\n")
+    known = {
+        "KIMI_ALERT_URLS": f"json://127.0.0.1:9/{SECRET}",
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH")))),
+    }
+    with Gateway(tmp_path, simulator.url, simulator.login("ada")["refresh_token"], **known) as gateway:
+        said = [line for line in gateway.output.splitlines() if "KIMI_ALERT_URLS" in line]
+        assert len(said) == 1
+        assert "pip install 'kimi-provider[alerts]'" in said[0]
+        assert not any(part in gateway.output for part in SECRET.split("/"))
+    doctor = run(tmp_path, "doctor", KIMI_BASE_URL=simulator.url, KIMI_AUTH_URL=simulator.url, **known)
+    assert "pip install 'kimi-provider[alerts]'" in doctor.stdout
