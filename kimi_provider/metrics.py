@@ -8,8 +8,10 @@ beside those of the host, once and for good; nothing is written before something
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +28,7 @@ from .settings import SettingsError
 PREFIX: Final = "kimi_"
 #: prometheus-client's own variable, read at the moment at which it decides where to keep values.
 _SHARED_FOLDER: Final = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+_PUBLISHED_EVERY_S: Final = 1.0
 #: From a cached greeting to a research that thinks for minutes.
 _FIRST_EVENT_BUCKETS_S: Final = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300)
 
@@ -57,6 +60,8 @@ _refreshes: Final = Counter(
     ("outcome",),
     registry=registry,
 )
+_calls_now: Final = {"waiting": 0, "running": 0}
+_calls_lock: Final = threading.RLock()
 _calls: Final = Gauge(
     "kimi_calls",
     "Calls that wait for an account now, and those that have one.",
@@ -106,8 +111,12 @@ def refreshing() -> Iterator[None]:
 
 
 def calls(state: Literal["waiting", "running"], change: int) -> None:
-    """So many more calls wait for an account, or have one."""
-    _calls.labels(state).inc(change)
+    """So many more calls wait for an account, or have one.
+
+    Takes no lock of prometheus-client: a garbage collection may end an abandoned call while this thread holds it.
+    """
+    with _calls_lock:
+        _calls_now[state] += change
 
 
 def start() -> None:
@@ -124,13 +133,33 @@ def start() -> None:
                 _failovers.labels(code)
         for outcome in ("renewed", "refused", "failed"):
             _refreshes.labels(outcome)
-        for state in ("waiting", "running"):
-            _calls.labels(state)
+        _show_calls()
     except OSError as exc:
         raise SettingsError(
             f"PROMETHEUS_MULTIPROC_DIR: {_SHARED_FOLDER} can't be used ({exc.strerror}). Name a folder that this user "
             "may write to, or unset it."
         ) from None
+
+
+@functools.cache
+def _show_calls() -> None:
+    """As they are at each scrape; in a shared folder, as they were within the last second."""
+    if not _SHARED_FOLDER:
+        for state in _calls_now:
+            _calls.labels(state).set_function(functools.partial(_calls_now.__getitem__, state))
+        return
+
+    def publish() -> None:
+        for state, now in _calls_now.items():
+            _calls.labels(state).set(now)
+
+    def keep_publishing() -> None:
+        while True:
+            time.sleep(_PUBLISHED_EVERY_S)
+            publish()
+
+    publish()
+    threading.Thread(target=keep_publishing, name="kimi-metrics", daemon=True).start()
 
 
 def shown(accounts: Collector) -> CollectorRegistry:

@@ -6,6 +6,7 @@ import asyncio
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -28,6 +29,11 @@ from tests.scraping import FAMILIES, Scrape
 from .fakes import UPSTREAM, Answer, AuthServer, access, account_of, ok, refresh, refused, settings_for
 
 DAY_S = 86_400
+
+
+@pytest.fixture(autouse=True, scope="module")
+def started() -> None:
+    metrics.start()
 
 
 def scrape(registry: CollectorRegistry = metrics.registry) -> Scrape:
@@ -293,13 +299,15 @@ except SettingsError as exc:
 def test_processes_add_up_and_the_dead_do_not_run(tmp_path: Path) -> None:
     """Counters of a killed process stay; the calls that it ran end with it, once its death is noted."""
     worker = """
-import os, signal
+import os, signal, time
 from kimi_provider import metrics
 from kimi_provider.errors import Unavailable
 metrics.start()
 for _ in range(3):
     metrics.failed(Unavailable("away"))
 metrics.calls("running", 2)
+while metrics.registry.get_sample_value("kimi_calls", {"state": "running"}) != 2:
+    time.sleep(0.01)
 print(os.getpid(), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -328,7 +336,6 @@ print("---", generate_latest(shown).decode())
 
 def test_everything_is_foreseen() -> None:
     """The families that tests allow are those that there are."""
-    metrics.start()
     found = scrape()
     found.check_labels()
     gauges = {name for name in FAMILIES if name.startswith("kimi_account")}
@@ -342,3 +349,28 @@ def test_the_documentation_names_what_there_is() -> None:
     suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count", ""), "gauge": ("",)}
     samples = {name + suffix for name, (kind, _) in FAMILIES.items() for suffix in suffixes[kind]}
     assert set(re.findall(r"\bkimi_(?!provider)[a-z_]+", text)) - samples == set()
+
+
+@pytest.mark.anyio
+async def test_an_abandoned_call_may_end_while_something_is_counted() -> None:
+    """The garbage collector ends it in whichever thread it runs, whatever lock that thread holds."""
+    before = calls()
+    pool = lone_account()
+
+    async def call() -> None:
+        async with pool.lease():
+            await asyncio.Event().wait()
+
+    abandoned = call()
+    abandoned.send(None)
+    assert calls() == (before[0], before[1] + 1)
+    ended = threading.Event()
+
+    def end_while_counting() -> None:
+        with metrics._calls._lock, metrics._failures._lock:
+            abandoned.close()
+        ended.set()
+
+    threading.Thread(target=end_while_counting, daemon=True).start()
+    assert await asyncio.to_thread(ended.wait, 60), "it waits for itself"
+    assert calls() == before
