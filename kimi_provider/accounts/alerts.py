@@ -20,14 +20,13 @@ from functools import partial
 from typing import Final
 
 from ..errors import KimiError, Unavailable
-from ..loops import BackgroundLoop, background
-from ..observe import redact
+from ..loops import background
 from ..settings import Settings
 from ..store import Store, StoredAlert, Transaction, open_store
 from ..upstream import Upstream
-from ..wording import NOTHING_TO_DO, RECOVERIES, TROUBLE_CURES, TROUBLES, Language
-from .channels import INSTALL, SEND_TIMEOUT_S, Alert, Channel, apprise_channels, apprise_missing
-from .troubles import Finding, Review, Trouble, review
+from .alert_text import Alert, worded
+from .channels import INSTALL, SEND_TIMEOUT_S, Channel, apprise_channels, apprise_missing
+from .troubles import Finding, Review, review
 from .understanding import duration
 
 log = logging.getLogger(__name__)
@@ -36,10 +35,6 @@ log = logging.getLogger(__name__)
 LOOK_S: Final = 5.0
 #: Pauses between tries of one delivery; after the last one it is given up.
 RETRY_S: Final = (5, 30, 120, 600, 1800)
-
-#: The worse a trouble, the later.
-_SEVERITY: Final[tuple[Trouble, ...]] = ("ends_in_7_days", "ends_in_1_day", "failing", "ended", "stopped", "none_left")
-_WARNINGS: Final[frozenset[Trouble]] = frozenset({"ends_in_7_days", "ends_in_1_day", "failing"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,11 +50,8 @@ class _Claim:
 class Alerts:
     """The owner's alerts, as far as this process tells them. Without a `store` nothing is."""
 
-    def __init__(
-        self, store: Store | None, settings: Settings, upstream: Upstream, *, loop: BackgroundLoop | None = None
-    ) -> None:
+    def __init__(self, store: Store | None, settings: Settings, upstream: Upstream) -> None:
         self._store, self._settings, self._upstream = store, settings, upstream
-        self._loop = loop if loop is not None else background()
         self._owner = uuid.uuid4().hex
         self._channels: list[Channel] = [] if apprise_missing() else [*apprise_channels(settings)]
         self._running: concurrent.futures.Future[None] | None = None
@@ -92,7 +84,7 @@ class Alerts:
         or anybody to tell.
         """
         if self._running is None and self._store is not None and self._channels and not self._settings.kimi_demo:
-            self._running = self._loop.submit(self._watch())
+            self._running = background().submit(self._watch())
             self._running.add_done_callback(_say_why_it_ended)
 
     def close(self) -> None:
@@ -214,18 +206,3 @@ def _pause_s(claim: _Claim, channel: Channel, failure: KimiError) -> float | Non
         then,
     )
     return pause_s
-
-
-def worded(finding: Finding, before: str, language: Language) -> Alert:
-    """What to say to somebody who believes in the trouble `before` ("" for none)."""
-    trouble, facts = finding.trouble, {"account": finding.short_id, "left": duration(finding.left_s or 0, language)}
-    over = RECOVERIES[before][language].format(**facts) if before in RECOVERIES else ""
-    if trouble is None:
-        return Alert(title=over, body=NOTHING_TO_DO[language], severity="success")
-    better = before in _SEVERITY and _SEVERITY.index(before) > _SEVERITY.index(trouble)
-    sentences = (over if better else "", finding.why, TROUBLE_CURES[trouble][language].format(**facts))
-    return Alert(
-        title=TROUBLES[trouble][language].format(**facts),
-        body=redact(" ".join(f"{text.rstrip('. ')}." for text in sentences if text)),
-        severity="warning" if trouble in _WARNINGS else "failure",
-    )

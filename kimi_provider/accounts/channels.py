@@ -13,27 +13,18 @@ import json
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 from ..errors import KimiError, Unavailable
 from ..loops import joined
 from ..settings import Settings
 from . import apprise_child
+from .alert_text import Alert
 from .credential import digest_of
 
 #: The longest that a delivery may take.
 SEND_TIMEOUT_S: Final = 60
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Alert:
-    """Something for people to read; holds no secret."""
-
-    title: str
-    body: str
-    severity: Literal["failure", "warning", "success"]
 
 
 class Channel(Protocol):

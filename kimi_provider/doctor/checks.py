@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
+from ..accounts.alert_text import Alert
 from ..accounts.alerts import Alerts
-from ..accounts.channels import Alert, apprise_channels
+from ..accounts.channels import apprise_channels
 from ..engine import KimiEngine
 from ..errors import KimiError
 from ..settings import Settings, SettingsError

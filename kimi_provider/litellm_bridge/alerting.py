@@ -13,7 +13,7 @@ from typing import Final, Literal
 from litellm.proxy import proxy_server
 from litellm.types.integrations.slack_alerting import AlertType
 
-from ..accounts.channels import Alert
+from ..accounts.alert_text import Alert
 from ..errors import Unavailable
 
 #: Among LiteLLM's kinds the nearest to ours; on unless `alert_types` leaves it out.

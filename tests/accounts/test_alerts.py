@@ -16,7 +16,8 @@ import pytest
 from sqlalchemy import update
 
 from kimi_provider.accounts import Account, Pool, TokenKeeper, apprise_child, parse
-from kimi_provider.accounts.alerts import RETRY_S, Alerts, worded
+from kimi_provider.accounts.alert_text import worded
+from kimi_provider.accounts.alerts import RETRY_S, Alerts
 from kimi_provider.accounts.troubles import FLEET, Finding, review
 from kimi_provider.engine import KimiEngine
 from kimi_provider.errors import AccountSuspended, CredentialError, KimiError, Unavailable
@@ -439,7 +440,9 @@ async def test_a_target_that_stays_down_is_given_up(world: World, caplog: pytest
 async def test_each_url_is_told_whatever_becomes_of_the_others(state_url: str, box: Mailbox) -> None:
     with Mailbox() as other:
         other.status = 500
-        world = World(state_url, box, kimi_alert_urls=f"{other.apprise}, nothing://{SECRET}, {box.apprise}, {box.apprise}")
+        world = World(
+            state_url, box, kimi_alert_urls=f"{other.apprise}, nothing://{SECRET}, {box.apprise}, {box.apprise}"
+        )
         world.keep(refreshing(6 * DAY_S))
         alerts = world.alerts()
         await alerts.look()
