@@ -39,6 +39,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         "kimi_alert_urls": (),
         "kimi_file_hosts_allowed": (),
         "kimi_demo": False,
+        "kimi_served": False,
     }
     assert Settings.load().token is None
 
@@ -92,9 +93,7 @@ def test_the_token_is_read_and_never_shown(monkeypatch: pytest.MonkeyPatch, text
         ("mailto://u:p@h?to=a@h,b@h;mailtos://x json://y", ["mailto://u:p@h?to=a@h,b@h;mailtos://x", "json://y"]),
     ],
 )
-def test_alert_urls_are_told_apart_and_never_shown(
-    monkeypatch: pytest.MonkeyPatch, text: str, urls: list[str]
-) -> None:
+def test_alert_urls_are_told_apart_and_never_shown(monkeypatch: pytest.MonkeyPatch, text: str, urls: list[str]) -> None:
     monkeypatch.setenv("KIMI_ALERT_URLS", text)
     settings = Settings.load()
     assert [url.get_secret_value() for url in settings.kimi_alert_urls] == urls
@@ -220,7 +219,7 @@ def test_the_example_file_holds_the_defaults_of_every_public_variable() -> None:
     assert settings.model_dump(exclude={"kimi_token", "kimi_headers"}) == defaults
     assert settings.token is None
     assert settings.kimi_headers.items() <= Upstream.load().headers.items()
-    internal = {"kimi_demo", "kimi_protocol", "kimi_state_url"}
+    internal = {"kimi_demo", "kimi_served", "kimi_protocol", "kimi_state_url"}
     assert [name for name in Settings.model_fields if name.upper() not in text and name not in internal] == []
 
 
