@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import orjson
 
+from ..accounts import Credential
+from ..accounts.credential import claims_of
 from ..errors import Overloaded
 from ..protocols import LiveModel
 from ..protocols.connect.envelope import END_STREAM
@@ -103,6 +105,29 @@ def errors_of(heard: Heard) -> list[Mapping[str, Any]]:
         elif value is heard.body and heard.exchange.status != 200:
             found.append(value)
     return [one for one in found if isinstance(one, dict) and one]
+
+
+def respelled_tokens(heard: Heard, upstream: Upstream) -> tuple[Lesson, Credential] | None:
+    """A refresh whose answer names its tokens otherwise (protocol A.6, G.5), and the pair in it, which is the only one
+    that lives.
+    """
+    auth, body = upstream.auth, heard.body
+    if heard.exchange.path not in (auth.gateway_path, auth.legacy_path) or not isinstance(body, dict):
+        return None
+    known = {"access": auth.access_fields, "refresh": auth.refresh_fields}
+    names: dict[str, str] = {}
+    tokens: dict[str, str] = {}
+    for place in _dicts(body):
+        for name, value in place.items():
+            if isinstance(value, str) and (claims := claims_of(value)) is not None:
+                kind = "refresh" if claims.is_refresh else "access"
+                names[kind], tokens[kind] = name, value
+    new = {kind: name for kind, name in names.items() if name not in known[kind]}
+    if "access" not in tokens or not new:
+        return None
+    overlay = {"auth": {f"{kind}_fields": [*known[kind], name] for kind, name in new.items()}}
+    found = f"a refresh is answered with tokens under {', '.join(new.values())}"
+    return Lesson(found=found, overlay=overlay), Credential.of(**tokens)
 
 
 def lessons(heard: Heard, upstream: Upstream) -> list[Lesson]:

@@ -24,6 +24,7 @@ from ..errors import (
     KimiError,
     NotFound,
     PermissionRefused,
+    ProtocolError,
     Unavailable,
     UpstreamTimeout,
 )
@@ -36,7 +37,7 @@ from ..tap import Exchange, listening
 from ..upstream import Upstream, merged, read_overlay
 from ..web import Session
 from .hearing import Heard, heard
-from .learning import Lesson, errors_of, lessons, moved_model, passing_reason, unknown_reason
+from .learning import Lesson, errors_of, lessons, moved_model, passing_reason, respelled_tokens, unknown_reason
 
 #: Without these nothing else can be asked.
 _FATAL = (CredentialError, AccountSuspended, PermissionRefused, Unavailable, UpstreamTimeout)
@@ -151,7 +152,12 @@ class _Probing:
     async def _who(self) -> None:
         title = "account"
         try:
-            profile = await self._engine.check_account(self._account)
+            try:
+                profile = await self._engine.check_account(self._account)
+            except ProtocolError:
+                if not self._rescued(title):
+                    raise
+                profile = await self._engine.check_account(self._account)
         except _FATAL:
             raise
         except KimiError as exc:
@@ -270,9 +276,20 @@ class _Probing:
             session = await self._session()
             await self._engine.keeper.session(self._account, rejected=session.access_token)
         except KimiError as exc:
-            self._step(title, failure=exc)
+            rescued = self._rescued(title)
+            self._step(title, "a new pair, which is stored" if rescued else "", failure=None if rescued else exc)
         else:
             self._step(title, "a new pair, which is stored")
+
+    def _rescued(self, title: str) -> bool:
+        """Whether the answer to a refresh held a pair that the keeper could not read: kept, it goes on from there."""
+        for call in self._hear(title):
+            if (found := respelled_tokens(call, self._upstream)) is not None:
+                lesson, credential = found
+                self._learn(lesson)
+                self._engine.pool.add(credential)
+                return True
+        return False
 
     async def _session(self) -> Session:
         return await self._engine.keeper.session(self._account)
