@@ -5,7 +5,7 @@ Reads bytes by the client's own decoders and judges nothing. A payload that is n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -94,3 +94,11 @@ def _json(payload: bytes) -> Any:
         return orjson.loads(payload)
     except orjson.JSONDecodeError:
         return None
+
+
+def objects_in(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Every JSON object in `value`."""
+    if isinstance(value, dict):
+        yield value
+    for below in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        yield from objects_in(below)

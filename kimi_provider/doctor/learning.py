@@ -1,28 +1,23 @@
 """What upstream.yaml would need to know: from an answer that it does not explain to a proposed overlay.
 
-Law: a proposal is data of the file's own shape, and rests on what was seen: a model that the service lists under
-another scenario, signs that stand around references of the same answer, a reason after which the same call was
-answered, a status with which a whole answer ended, a tool whose arguments are queries. What is new but nothing in the
-file can say is told in words only.
+Law: a proposal is data of the file's own shape, and rests on what was seen: signs that stand around references of the
+same answer, a status with which a whole answer ended, a tool whose arguments are queries (`failures` has what failed
+calls teach). What is new but nothing in the file can say is told in words only.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
 
-from ..accounts import Credential
-from ..accounts.credential import claims_of
-from ..errors import Overloaded
-from ..protocols import LiveModel
 from ..protocols.connect.envelope import END_STREAM
-from ..upstream import ModelSpec, Upstream
-from .hearing import Heard
+from ..upstream import Upstream
+from .hearing import Heard, objects_in
 
 #: What frames and blocks may hold that is understood or known to say nothing (protocol C.5, C.6).
 _FRAME_FIELDS: Final = frozenset(
@@ -43,91 +38,6 @@ class Lesson:
 
     found: str
     overlay: dict[str, Any] = field(default_factory=dict)
-
-
-def moved_model(name: str, spec: ModelSpec, offered: Iterable[LiveModel], upstream: Upstream) -> Lesson | None:
-    """The service's own list has the model of a refused call under another scenario (protocol C.3, C.8)."""
-    rows = [live for live in offered if live.scenario]
-    same = [live for live in rows if live.id == spec.model] if spec.model else [
-        live for live in rows if (live.kimiplus_id, live.agent_mode) == (spec.kimiplus_id, spec.agent_mode)
-    ]  # fmt: skip
-    scenarios = {live.scenario for live in same}
-    if len(scenarios) != 1 or spec.scenario in scenarios:
-        return None
-    (new,) = scenarios
-    old = spec.scenario
-    found = f"{name}: the service's own list has it in {new}, where it was in {old}"
-    if any(live.scenario == old for live in rows):
-        moved = {one: {"scenario": new} for one, row in upstream.models.items() if row.scope == spec.scope}
-        return Lesson(found=found, overlay={"models": moved})
-    # The old word is gone from the whole list: it was renamed, wherever the file has it.
-    sections = upstream.model_dump(by_alias=True, include={"models", "agents", "suffixes"})
-    return Lesson(found=found, overlay=_differences(_replaced(sections, old, old), _replaced(sections, old, new)))
-
-
-def unknown_reason(error: Mapping[str, Any], upstream: Upstream) -> str | None:
-    """The reason of an error that upstream.yaml knows neither by name nor by pattern."""
-    table = upstream.errors
-    reasons = reasons_of(error)
-    if not reasons or reasons[0] in table.reasons or any(place.get("paywall") for place in _places(error)):
-        return None
-    spoken = " ".join(text for place in _places(error) for text in _strings(place))
-    code = error.get("code") if isinstance(error.get("code"), str) else ""
-    known = any(code in pattern.codes and pattern.regex.search(spoken) for pattern in table.patterns)
-    return None if known else reasons[0]
-
-
-def reasons_of(error: Mapping[str, Any]) -> list[str]:
-    """The reasons that an error names, wherever it does (protocol B.6, C.11)."""
-    named = (place.get(name) for place in _places(error) for name in ("reason", "error_type"))
-    return [reason for reason in named if isinstance(reason, str) and reason]
-
-
-def passing_reason(reason: str) -> Lesson:
-    """The reason of a failure after which the very same call was answered."""
-    return Lesson(
-        found=f"{reason}: nobody knew it, and the same call was answered a moment later, so it passes",
-        overlay={"errors": {"reasons": {reason: Overloaded.code}}},
-    )
-
-
-def errors_of(heard: Heard) -> list[Mapping[str, Any]]:
-    """Every error object of the answer, whichever its carrier (protocol B.6, C.11)."""
-    found: list[Mapping[str, Any]] = []
-    for value in (*heard.values, heard.body):
-        if not isinstance(value, dict):
-            continue
-        block = value.get("block")
-        exceptions = [place.get("exception") for place in (value, block) if isinstance(place, dict)]
-        found += [one.get("error", one) for one in exceptions if isinstance(one, dict)]
-        if isinstance(error := value.get("error"), dict):
-            found.append(error)
-        elif value is heard.body and heard.exchange.status != 200:
-            found.append(value)
-    return [one for one in found if isinstance(one, dict) and one]
-
-
-def respelled_tokens(heard: Heard, upstream: Upstream) -> tuple[Lesson, Credential] | None:
-    """A refresh whose answer names its tokens otherwise (protocol A.6, G.5), and the pair in it, which is the only one
-    that lives.
-    """
-    auth, body = upstream.auth, heard.body
-    if heard.exchange.path not in (auth.gateway_path, auth.legacy_path) or not isinstance(body, dict):
-        return None
-    known = {"access": auth.access_fields, "refresh": auth.refresh_fields}
-    names: dict[str, str] = {}
-    tokens: dict[str, str] = {}
-    for place in _dicts(body):
-        for name, value in place.items():
-            if isinstance(value, str) and (claims := claims_of(value)) is not None:
-                kind = "refresh" if claims.is_refresh else "access"
-                names[kind], tokens[kind] = name, value
-    new = {kind: name for kind, name in names.items() if name not in known[kind]}
-    if "access" not in tokens or not new:
-        return None
-    overlay = {"auth": {f"{kind}_fields": [*known[kind], name] for kind, name in new.items()}}
-    found = f"a refresh is answered with tokens under {', '.join(new.values())}"
-    return Lesson(found=found, overlay=overlay), Credential.of(**tokens)
 
 
 def lessons(heard: Heard, upstream: Upstream) -> list[Lesson]:
@@ -182,7 +92,7 @@ def _is_sign(character: str) -> bool:
 
 
 def _references(value: Any) -> Iterator[str]:
-    for place in _dicts(value):
+    for place in objects_in(value):
         for name in ("refIndex", "ref_index"):
             if isinstance(ref := place.get(name), str):
                 yield ref
@@ -272,52 +182,3 @@ def texts_of(values: Sequence[Any], kind: str) -> str:
         if isinstance(part, dict) and isinstance(piece := part.get("content"), str):
             pieces.append(piece)
     return "".join(pieces)
-
-
-def _places(error: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The error itself, its `debug`, and `details[].debug` (protocol C.11)."""
-    details = error.get("details")
-    for place in (error, *(details if isinstance(details, list) else ())):
-        if isinstance(place, dict):
-            yield place
-            if isinstance(debug := place.get("debug"), dict):
-                yield debug
-
-
-def _strings(value: Any) -> Iterator[str]:
-    for place in _dicts(value):
-        yield from (text for text in place.values() if isinstance(text, str))
-
-
-def _dicts(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Every JSON object in `value`."""
-    if isinstance(value, dict):
-        yield value
-    for below in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
-        yield from _dicts(below)
-
-
-def _replaced(value: Any, old: str, new: str) -> Any:
-    """Values as YAML has them, with `new` for `old`."""
-    match value:
-        case dict():
-            return {name: _replaced(below, old, new) for name, below in value.items()}
-        case frozenset():
-            return sorted(value)
-        case list() | tuple():
-            return [_replaced(below, old, new) for below in value]
-        case _:
-            return new if value == old else value
-
-
-def _differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """The values of `after` that `before` has otherwise, as an overlay on it."""
-    out: dict[str, Any] = {}
-    for name, value in after.items():
-        was = before[name]
-        if isinstance(value, dict) and isinstance(was, dict):
-            if below := _differences(was, value):
-                out[name] = below
-        elif value != was:
-            out[name] = value
-    return out

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,16 +27,17 @@ from ..errors import (
     Unavailable,
     UpstreamTimeout,
 )
-from ..events import ChatOpened, Citation, TextDelta
-from ..protocols import ChatProtocol, LiveModel, Turn
+from ..protocols import ChatProtocol, LiveModel
 from ..protocols.connect import ConnectProtocol
 from ..protocols.rest import RestProtocol
 from ..settings import Settings
 from ..tap import Exchange, listening
 from ..upstream import Upstream, merged, read_overlay
 from ..web import Session
+from .asking import Asked, ask
+from .failures import errors_of, moved_model, passing_reason, respelled_tokens, unknown_reason
 from .hearing import Heard, heard
-from .learning import Lesson, errors_of, lessons, moved_model, passing_reason, respelled_tokens, unknown_reason
+from .learning import Lesson, lessons
 
 #: Without these nothing else can be asked.
 _FATAL = (CredentialError, AccountSuspended, PermissionRefused, Unavailable, UpstreamTimeout)
@@ -96,16 +96,6 @@ async def probe(engine: KimiEngine, account: Account, told: Callable[[Step], Non
     """Make the calls of `plan`; `told` hears of each step. Raises KimiError when the account can't be used at all."""
     with listening() as exchanges:
         return await _Probing(engine, account, exchanges, told).run()
-
-
-@dataclass(slots=True)
-class _Asked:
-    """What one message brought."""
-
-    chat_id: str | None = None
-    text: str = ""
-    citations: int = 0
-    failure: KimiError | None = None
 
 
 class _Probing:
@@ -195,7 +185,7 @@ class _Probing:
             if asked.failure is None:
                 if reason is not None:
                     self._learn(passing_reason(reason))
-                note = f"{len(asked.text)} characters" + (f", {asked.citations} cited" if asked.citations else "")
+                note = f"{asked.characters} characters" + (f", {asked.citations} cited" if asked.citations else "")
                 self._step(title, note)
                 return asked.chat_id
             errors = errors_of(last) if last is not None else []
@@ -214,44 +204,24 @@ class _Probing:
             self._step(title, failure=asked.failure)
             return None
 
-    async def _ask(self, name: str, prompt: str, upstream: Upstream, *, chat_id: str | None, older: bool) -> _Asked:
-        asked = _Asked()
-        loop = asyncio.get_running_loop()
+    async def _ask(self, name: str, prompt: str, upstream: Upstream, *, chat_id: str | None, older: bool) -> Asked:
         protocol: ChatProtocol = (RestProtocol if older else ConnectProtocol)(self._settings, upstream)
-        opened = chat_id
+        limit = min(self._settings.kimi_max_streams, protocol.max_streams or self._settings.kimi_max_streams)
         try:
             spec = upstream.resolve(name)
-            # The least that a model which always thinks can be asked to think.
-            effort = spec.effort_for(next(iter(spec.efforts), None) if spec.thinking_always else None, None)
-            turn = Turn(
-                prompt=prompt,
-                spec=spec,
-                thinking=effort.thinking,
-                effort=effort.value,
-                search=spec.search,
-                deadline=loop.time() + self._asks.timeout_s,
-                chat_id=chat_id,
-            )
             session = await self._session()
-            limit = min(self._settings.kimi_max_streams, protocol.max_streams or self._settings.kimi_max_streams)
-            async with (
-                self._engine.pool.lease(only=self._account, limit=limit, scope=spec.scope, model=name),
-                aclosing(protocol.stream(turn, session)) as batches,
-            ):
-                async for batch in batches:
-                    for event in batch:
-                        match event:
-                            case ChatOpened(chat_id=str(new)) if new != opened:
-                                opened = new
-                                self._opened.append((protocol, new))
-                            case TextDelta():
-                                asked.text += event.text
-                            case Citation():
-                                asked.citations += 1
+            async with self._engine.pool.lease(only=self._account, limit=limit, scope=spec.scope, model=name):
+                return await ask(
+                    protocol,
+                    session,
+                    spec,
+                    prompt,
+                    timeout_s=self._asks.timeout_s,
+                    chat_id=chat_id,
+                    opened=lambda new: self._opened.append((protocol, new)),
+                )
         except KimiError as exc:
-            asked.failure = exc
-        asked.chat_id = opened
-        return asked
+            return Asked(failure=exc)
 
     async def _remove(self) -> None:
         """The chats that were opened here."""

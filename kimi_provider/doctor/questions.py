@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..protocols.connect.envelope import WEB_TRAILER
+from .failures import errors_of, reasons_of
 from .hearing import EVENT_STREAM, Heard
-from .learning import errors_of, reasons_of, texts_of
+from .learning import texts_of
 from .probing import Probed
 
 

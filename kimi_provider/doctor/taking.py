@@ -7,9 +7,7 @@ what a client finds.
 
 from __future__ import annotations
 
-import asyncio
 import datetime
-from contextlib import aclosing
 from importlib.metadata import version
 from typing import Final
 
@@ -17,7 +15,7 @@ from ..accounts import Account
 from ..accounts.credential import claims_of
 from ..errors import KimiError
 from ..observe import redact
-from ..protocols import ChatProtocol, Turn
+from ..protocols import ChatProtocol
 from ..protocols.connect import ConnectProtocol
 from ..protocols.rest import RestProtocol
 from ..recordings import COMPLETED, VERSION, Call, Frame, Header, Recording
@@ -26,6 +24,7 @@ from ..simulator.server import SimulatorServer
 from ..simulator.state import Simulator
 from ..upstream import Upstream
 from ..web import Session
+from .asking import ask
 from .hearing import Heard
 from .probing import Probed
 from .redaction import Counts, Redactor
@@ -110,22 +109,9 @@ async def replayed(call: Call, upstream: Upstream, url: str, access_token: str) 
     settings = Settings(_env_file=None, kimi_base_url=url, kimi_auth_url=url)  # type: ignore[call-arg]
     older = call.path.endswith("/stream")
     protocol: ChatProtocol = (RestProtocol if older else ConnectProtocol)(settings, upstream)
-    assert call.model is not None
+    session = Session(access_token=access_token, account="rehearsal", base_url=url)
     try:
-        spec = upstream.resolve(call.model)
-        asked = spec.effort_for(None, None)
-        turn = Turn(
-            prompt="Hello",
-            spec=spec,
-            thinking=asked.thinking,
-            effort=asked.value,
-            search=spec.search,
-            deadline=asyncio.get_running_loop().time() + _PLAY_TIMEOUT_S,
-        )
-        session = Session(access_token=access_token, account="rehearsal", base_url=url)
-        async with aclosing(protocol.stream(turn, session)) as batches:
-            async for _ in batches:
-                pass
+        spec = upstream.resolve(call.model or "")
     except KimiError as exc:
         return exc
-    return None
+    return (await ask(protocol, session, spec, "Hello", timeout_s=_PLAY_TIMEOUT_S)).failure

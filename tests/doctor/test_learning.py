@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from kimi_provider.doctor.failures import errors_of, moved_model, passing_reason, reasons_of, unknown_reason
 from kimi_provider.doctor.hearing import CONNECT_STREAM, Heard, heard
-from kimi_provider.doctor.learning import errors_of, lessons, moved_model, passing_reason, reasons_of, unknown_reason
+from kimi_provider.doctor.learning import lessons
 from kimi_provider.protocols import LiveModel
 from kimi_provider.simulator import envelopes
 from kimi_provider.tap import Exchange
