@@ -28,7 +28,7 @@ _RESPONSES = "litellm.responses.litellm_completion_transformation.streaming_iter
 def install(provider: str, version: str) -> list[str]:
     """Put the shims in place, once. Returns what falls back to LiteLLM's own behaviour, a sentence each."""
     limits = []
-    adapters: Any = next((module for name in ANTHROPIC_ADAPTERS if (module := _module(name))), None)
+    adapters = anthropic_adapters()
     stream = getattr(adapters, "AnthropicStreamWrapper", None)
     adapter: Any = getattr(adapters, "LiteLLMAnthropicMessagesAdapter", None)
     whole = getattr(adapter, "translate_openai_response_to_anthropic", None)
@@ -49,6 +49,11 @@ def install(provider: str, version: str) -> list[str]:
     elif not _is_ours(translate):
         events._transform_chat_completion_chunk_to_response_api_chunk = _every_annotation(translate, provider)
     return limits
+
+
+def anthropic_adapters() -> Any:
+    """LiteLLM's module that translates Anthropic's API; None when it has none."""
+    return next((module for name in ANTHROPIC_ADAPTERS if (module := _module(name))), None)
 
 
 def _module(name: str) -> Any:

@@ -31,6 +31,7 @@ from ..observe import redact_logs
 from ..store import durability_hint
 from . import account_routes, deployments, ending, malformed, metrics_route, outbound
 from .alerting import LiteLLMAlerting
+from .counting import Counting
 from .gemini import models as gemini_models
 from .gemini import routes as gemini
 from .listing import Listing
@@ -81,13 +82,15 @@ def start_up(handler: KimiLLM, limits: list[str], provider: str) -> None:
     listing = Listing(handler, provider)
     metrics_routes, metrics_limits = metrics_route.routes(engine)
     limits = [*limits, *metrics_limits, *ending.close_with(proxy_server, engine)]
-    for limit in [*limits, *_tell_more_of_errors(), *listing.expand_wildcards()]:
+    counting = Counting(handler, listing, provider)
+    limits += [*_tell_more_of_errors(), *listing.expand_wildcards(), *counting.install(proxy_server)]
+    for limit in limits:
         log.warning("kimi-provider: %s", limit)
     for router in (
         _router(handler, listing),
         listing.router(),
         gemini_models.list_router(listing.rows),
-        gemini.router(lambda name: listing.model_of(name) is not None),
+        gemini.router(lambda name: listing.model_of(name) is not None, counting.tokens),
     ):
         _mount(proxy_server.app, router)
     proxy_server.app.router.routes[0:0] = [*metrics_routes, *account_routes.routes(engine, own_keys=own_keys)]

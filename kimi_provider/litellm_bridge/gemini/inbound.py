@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from ...errors import BadRequest
 from . import contents
 from .fields import Json, camel, items, mapping, snake
@@ -67,21 +65,10 @@ def to_chat(request: Mapping[str, Any]) -> Chat:
     return Chat(body=body, thoughts=thinking.get("include_thoughts") is not False, ignored=tuple(sorted(ignored)))
 
 
-def prompt_text(request: Mapping[str, Any]) -> str:
-    """All text of a request, for counting. Raises BadRequest."""
-    fields = snake(request)
-    inner = fields.get("generate_content_request")
-    if isinstance(inner, Mapping):
-        fields = snake(inner)
-    messages = contents.system(fields.get("system_instruction")) + contents.messages(fields.get("contents"))
-    texts = []
-    for message in messages:
-        content = message["content"]
-        parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
-        texts += [part["text"] for part in parts if part["type"] == "text"]
-    if fields.get("tools"):
-        texts.append(orjson.dumps(fields["tools"]).decode())
-    return "\n".join(texts)
+def to_count(request: Mapping[str, Any]) -> Json:
+    """The chat request that `countTokens` is asked about. Raises BadRequest."""
+    inner = snake(request).get("generate_content_request")
+    return to_chat(inner if isinstance(inner, Mapping) else request).body
 
 
 # --- generation settings ----------------------------------------------------------------------------------

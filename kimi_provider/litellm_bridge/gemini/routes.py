@@ -8,7 +8,7 @@ LiteLLM's endpoint answers it as if we were not there.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -25,7 +25,6 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from ...errors import KimiError
-from ...shaping import estimate_tokens
 from . import inbound, outbound
 
 _IGNORED_HEADER = "llm_provider-x-kimi-ignored"
@@ -53,8 +52,10 @@ class GeminiRoute(APIRoute):
         return handle
 
 
-def router(is_ours: Callable[[str], bool]) -> APIRouter:
-    """The routes; `is_ours` tells whether a model name of the path leads to our provider."""
+def router(is_ours: Callable[[str], bool], count: Callable[[str, Mapping[str, Any]], Awaitable[int]]) -> APIRouter:
+    """The routes; `is_ours` tells whether a model name of the path leads to our provider, `count` counts the tokens of
+    a chat request to it.
+    """
 
     class OurModels(GeminiRoute):
         def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -63,6 +64,14 @@ def router(is_ours: Callable[[str], bool]) -> APIRouter:
                 return Match.NONE, {}
             # v1 answers as v1beta, and LiteLLM's model check knows only the latter's paths.
             return match, {**child, "path": scope["path"].replace("/v1/models/", "/v1beta/models/", 1)}
+
+    async def count_tokens(
+        request: Request,
+        model_name: str,
+        user_api_key_dict: UserAPIKeyAuth = Depends(user_api_key_auth),  # noqa: B008  # FastAPI's way
+    ) -> dict[str, Any]:
+        tokens = await count(model_name, inbound.to_count(await read_request_body(request=request)))
+        return {"totalTokens": tokens, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": tokens}]}
 
     routes = APIRouter(include_in_schema=False, route_class=OurModels)
     endpoints: dict[str, Callable[..., Any]] = {
@@ -125,16 +134,6 @@ async def stream(
     if not as_events:
         answer.headers["content-type"] = "application/json"
     return answer
-
-
-async def count_tokens(
-    request: Request,
-    model_name: str,
-    user_api_key_dict: UserAPIKeyAuth = Depends(user_api_key_auth),  # noqa: B008  # FastAPI's way
-) -> dict[str, Any]:
-    """`countTokens`: an estimate, as everywhere (protocol E.10)."""
-    tokens = estimate_tokens(inbound.prompt_text(await read_request_body(request=request)))
-    return {"totalTokens": tokens, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": tokens}]}
 
 
 def _say_ignored(response: Response, ignored: tuple[str, ...]) -> None:
