@@ -40,8 +40,8 @@ class Conversation:
         answers = [at for at, turn in enumerate(self._turns) if turn.role == "assistant"]
         #: How many turns there are up to the last answer of ours.
         self._answered = answers[-1] + 1 if answers else 0
-        #: The request itself holds what was said before. (Beside the id of an answer, LiteLLM puts a call of that answer
-        #: before the result of the call, and nothing else.)
+        #: The request itself holds what was said before. (Beside the id of an answer, LiteLLM puts a call of that
+        #: answer before the result of the call, and nothing else.)
         self.repeats = bool(answers) and (request.previous_answer is None or self._turns[0].role != "assistant")
         #: It may be followed by one that does not.
         self.named = bool(request.conversation or request.previous_answer or request.lasts)

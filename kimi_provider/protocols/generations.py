@@ -52,8 +52,9 @@ class Generations:
         self._retired_until[protocol.name] = self._clock() + self._retired_for_s
 
     def beginning_with(self, name: str) -> list[ChatProtocol]:
-        """All there are, first the one that has this name: what it began is best ended over it."""
-        return sorted(self._known, key=lambda one: one.name != name)
+        """All there are, first the one that has this name and is not gone: what it began is best ended over it."""
+        now = self._clock()
+        return sorted(self._known, key=lambda one: (self._retired_until.get(one.name, 0.0) > now, one.name != name))
 
     def any(self, *, opaque: bool = False) -> ChatProtocol:
         """For calls that are about no model. Raises PermissionRefused when no generation takes the credential."""

@@ -24,6 +24,7 @@ CHAT = "/apiv2/kimi.gateway.chat.v1.ChatService/Chat"
 #: The pauses of real life, shortened.
 QUICK = """
 service: {done_grace_s: 0.1}
+chats: {renew_s: 600}
 retry: {backoff_s: [0.01, 0.02], quota_s: 30, rate_limited_s: 30, concurrency_s: 7, overloaded_s: 0.01}
 """
 
