@@ -40,4 +40,4 @@ class _AsMetrics:
         self._page = page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._page({**scope, "path": f"{scope.get('root_path', '')}/metrics"}, receive, send)
+        await self._page({**scope, "path": "/metrics", "root_path": ""}, receive, send)

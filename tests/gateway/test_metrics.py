@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +25,7 @@ from prometheus_client.mmap_dict import MmapedDict
 from kimi_provider.simulator import SimulatorServer
 from tests.cli.running import Serve, family
 from tests.gateway.test_foreign import KIMI_ROW, OURS, BareLiteLLM
-from tests.harness import MASTER_KEY, ROOT, Simulator, quick_overlay
+from tests.harness import MASTER_KEY, ROOT, Simulator, clean_environment, quick_overlay
 from tests.scraping import FAMILIES, Scrape
 from tests.security.needles import Needles, watch
 
@@ -294,11 +296,12 @@ def test_a_worker_that_is_killed_takes_its_calls_with_it_and_no_counts(world: Wo
     assert world.scrape()("kimi_answers_total") == before("kimi_answers_total") + 1
 
 
-def test_a_stranger_s_proxy(tmp_path: Path, simulator: Simulator) -> None:
-    """Without the callback, below a prefix, open as its owner wants it, in a folder that is not there yet."""
+@pytest.mark.parametrize("is_open", [False, True], ids=["closed", "open"])
+def test_a_stranger_s_proxy(tmp_path: Path, simulator: Simulator, is_open: bool) -> None:
+    """Without the callback, below a prefix, open if its owner wants it so, in a folder that is not there yet."""
     config = {
         "model_list": [KIMI_ROW],
-        "litellm_settings": {"require_auth_for_metrics_endpoint": False, **OURS},
+        "litellm_settings": OURS | ({"require_auth_for_metrics_endpoint": False} if is_open else {}),
         "general_settings": {"master_key": "os.environ/LITELLM_MASTER_KEY"},
     }
     with BareLiteLLM(
@@ -309,7 +312,21 @@ def test_a_stranger_s_proxy(tmp_path: Path, simulator: Simulator) -> None:
         body = {"model": "kimi", "messages": [{"role": "user", "content": "Hi"}]}
         assert proxy.http.post("/team/ai/v1/chat/completions", json=body).status_code == 200
         page = proxy.http.get("/team/ai/kimi/metrics", headers={"authorization": ""})
+        assert page.status_code == (200 if is_open else 401)
+        page = proxy.http.get("/team/ai/kimi/metrics")
         found = Scrape.of(page.text)
         found.check_labels()
         assert found("kimi_answers_total") == found("kimi_accounts", state="ok") == 1
         assert "litellm_" not in page.text
+
+
+def test_a_litellm_that_shows_metrics_otherwise_still_starts(tmp_path: Path) -> None:
+    script = """
+import sys
+sys.modules["litellm.integrations.prometheus_metrics_endpoint"] = None
+from kimi_provider.litellm_bridge import metrics_route
+print(metrics_route.routes(None))
+"""
+    env = clean_environment(tmp_path)
+    done = subprocess.run([sys.executable, "-c", script], env=env, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "([], ['no GET /kimi/metrics (LiteLLM has changed how it shows metrics)'])\n", done.stderr
