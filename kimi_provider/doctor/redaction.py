@@ -252,7 +252,10 @@ def _stand_in(character: str) -> str:
     category = unicodedata.category(character)
     if character == "@":
         return "x"
-    if category[0] in _KEPT_CATEGORIES or character in "\n\t":
+    if character in "\n\t":
+        return character
+    # Some signs are letters in disguise, such as circled ones.
+    if category[0] in _KEPT_CATEGORIES and not any(map(str.isalnum, unicodedata.normalize("NFKC", character))):
         return character
     if category == "Co" and ord(character) <= 0xFFFF:
         return character  # signs of citations are private-use characters (protocol C.7)

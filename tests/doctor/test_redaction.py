@@ -63,6 +63,7 @@ def test_the_protocols_words_stay(kept: Any) -> None:
         ({"accessToken": "abc", "session_cookie": "abc"},
          {"accessToken": "[redacted]", "session_cookie": "[redacted]"}),
         ({"balance": 123456, "ratio": 0.1234}, {"balance": 10_000, "ratio": 0.5}),
+        ({"content": "ⓔⓨ \U000e0065\U000e0079 \U0001d41e 🙂 9 °C"}, {"content": "xx 字字 字 🙂 0 °x"}),
         ({"content": "MY_SECRET_WORD"}, {"content": "xx_xxxxxx_xxxx"}),
         ({"reason": "4zq8Vb2Lw9Xc7Rt5Mk1N"}, {"reason": "0xx0xx0xx0xx0xx0xx0x"}),
         ({"tool": {"name": "Adas.Tool.4zq8Vb2Lw9"}}, {"tool": {"name": "xxxx.xxxx.0xx0xx0xx0"}}),
