@@ -26,15 +26,19 @@ OURS = {"custom_provider_map": [{"provider": "kimi", "custom_handler": "kimi_pro
 
 
 class BareLiteLLM(Process):
-    """`litellm --config` as a stranger runs it."""
+    """`litellm --config` as a stranger runs it, by this environment or by the one of `python`."""
 
-    def __init__(self, tmp: Path, config: dict[str, Any], **env: str) -> None:
+    def __init__(self, tmp: Path, config: dict[str, Any] | str, *, python: Path | None = None, **env: str) -> None:
         tmp.mkdir(parents=True, exist_ok=True)
-        (path := tmp / "config.yaml").write_text(yaml.safe_dump(config))
+        (path := tmp / "config.yaml").write_text(config if isinstance(config, str) else yaml.safe_dump(config))
         self.url = f"http://127.0.0.1:{(port := free_port())}"
-        command = [sys.executable, "-c", "from litellm import run_server; run_server()", "--config", str(path)]
-        command += ["--host", "127.0.0.1", "--port", str(port)]
-        environment = clean_environment(tmp, LITELLM_MASTER_KEY=MASTER_KEY, PYTHONPATH=str(ROOT), **env)
+        command = [sys.executable, "-c", "from litellm import run_server; run_server()"]
+        if python is not None:
+            command = [str(python.with_name("litellm"))]
+        else:
+            env["PYTHONPATH"] = str(ROOT)
+        command += ["--config", str(path), "--host", "127.0.0.1", "--port", str(port)]
+        environment = clean_environment(tmp, LITELLM_MASTER_KEY=MASTER_KEY, **env)
         super().__init__(command, tmp / "litellm.log", environment, tmp)
         self.wait_for(r"Uvicorn running on", 90)
         self.http = httpx.Client(
