@@ -18,8 +18,8 @@ from socket import SOCK_STREAM, getaddrinfo
 
 import httpx
 
+from ..connections import USER_AGENT
 from ..upstream import Files
-from ..web import USER_AGENT
 from .guard import Address, Allowed, Resolve, Target, checked, parsed
 from .refusal import Refused, shown, too_large
 

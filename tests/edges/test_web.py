@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from kimi_provider import web as web_module
+from kimi_provider.connections import USER_AGENT, open_client
 from kimi_provider.errors import (
     KimiError,
     RateLimited,
@@ -27,7 +27,7 @@ from kimi_provider.settings import Settings
 from kimi_provider.upstream import Upstream
 from kimi_provider.web import (
     MAX_REPLY_BYTES,
-    USER_AGENT,
+    Reply,
     Session,
     Web,
     connection_error,
@@ -113,7 +113,7 @@ def server() -> Iterator[AuthServer]:
         yield server
 
 
-async def called(url: str, method: str = "POST", **more: Any) -> web_module.Reply:
+async def called(url: str, method: str = "POST", **more: Any) -> Reply:
     web = await Web.current(UPSTREAM)
     return await web.call(method, url, **{"headers": {}, "json": {}, "timeout_s": 5, **more})
 
@@ -399,7 +399,7 @@ async def test_proxies_of_the_environment_are_used_but_where_no_proxy_says_other
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "direct.invalid")
     async with server:
-        web = Web(web_module._client(UPSTREAM))
+        web = Web(open_client(UPSTREAM))
         reply = await web.call("GET", "http://service.invalid/a", headers={}, timeout_s=5)
         assert reply.json() == {}
         with pytest.raises(Unavailable, match=r"direct\.invalid can't be reached"):

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import trustme
 
+from kimi_provider.connections import USER_AGENT
 from kimi_provider.errors import BadRequest
-from kimi_provider.web import USER_AGENT
 
 from .world import PNG, Dns, Reply, limits, listening, read, redirects, says, sends
 
