@@ -15,8 +15,8 @@ from tests.harness import Process, clean_environment, free_port
 COMMAND = (sys.executable, "-m", "kimi_provider")
 
 
-def run(tmp: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run to the end in `tmp`, which is also HOME."""
+def run(tmp: Path, *arguments: str, given: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+    """Run to the end in `tmp`, which is also HOME, with `given` on standard input."""
     return subprocess.run(
         [*COMMAND, *arguments],
         env=clean_environment(tmp, **env),
@@ -24,7 +24,7 @@ def run(tmp: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[s
         capture_output=True,
         text=True,
         timeout=60,
-        stdin=subprocess.DEVNULL,
+        input=given,
     )
 
 

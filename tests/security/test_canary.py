@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
+from kimi_provider.admin.door import CSRF_HEADER
 from kimi_provider.simulator import SimulatorServer
 from tests.conformance.failures import BEFORE_THE_FIRST_EVENT, IN_MID_STREAM, of
 from tests.gateway.bodies import BODIES
 from tests.harness import Gateway
 from tests.mailbox import Mailbox
+from tests.postgres import Postgres
 
 from .needles import WINDOW, Needles, composed_token, watch
 
@@ -45,8 +48,9 @@ general_settings: {{ master_key: os.environ/LITELLM_MASTER_KEY, cancel_on_discon
 class World:
     """A simulator that tells its tokens, a gateway in front of it, and all that the gateway said."""
 
-    def __init__(self, tmp: Path, simulator: SimulatorServer, box: Mailbox, *, debug: bool) -> None:
+    def __init__(self, tmp: Path, simulator: SimulatorServer, box: Mailbox, state_url: str, *, debug: bool) -> None:
         self.tmp, self.simulator, self.box, self.needles = tmp, simulator, box, Needles()
+        self.state_url = state_url
         self.issued = watch(simulator, self.needles)
         self._scanned = 0
         simulator.change(pace=0)
@@ -75,6 +79,7 @@ class World:
             simulator.login(user="ada")["refresh_token"],
             config,
             CAROLS_KIMI=self.carol,
+            KIMI_STATE_URL=state_url,
             KIMI_ALERT_URLS=f"{box.apprise}/{hook}, json://127.0.0.1:9/{hook}",
             **more | {"LITELLM_MASTER_KEY": KEY},
         )
@@ -100,10 +105,14 @@ class World:
         return self.http.post(path, json={"model": model, "stream": stream, **body})
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["as shipped", "debug"])
-def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+@pytest.fixture(scope="module", params=[False, True], ids=["as shipped", "debug, PostgreSQL"])
+def world(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, postgres: Postgres
+) -> Iterator[World]:
+    debug, tmp = request.param, tmp_path_factory.mktemp("canary")
+    state_url = postgres.database() if debug else f"sqlite:///{tmp}/accounts.db"
     with SimulatorServer() as simulator, Mailbox() as box:
-        world = World(tmp_path_factory.mktemp("canary"), simulator, box, debug=request.param)
+        world = World(tmp, simulator, box, state_url, debug=debug)
         with world.gateway:
             yield world
 
@@ -212,6 +221,39 @@ def test_pages(world: World, path: str) -> None:
     world.http.get(path, headers={"authorization": "Bearer sk-wrong"})
 
 
+def test_accounts_over_the_api(world: World) -> None:
+    given = world.simulator.login(user="grace")
+    for credential in (json.dumps(given), world.canary, f"Bearer {given['refresh_token'][:-20]}", "kimi-auth="):
+        world.http.post("/kimi/api/accounts", json={"credential": credential})
+        world.http.post("/kimi/api/accounts", content=credential)
+        world.http.post("/token/check", json={"token": credential})
+    rows = world.http.get("/kimi/api/accounts").json()["accounts"]
+    assert {"refused", "ok"} <= {row["state"] for row in rows}
+    for row in rows:
+        for change in ("check", "refresh", "disable", "enable"):
+            world.http.post(f"/kimi/api/accounts/{row['id']}/{change}")
+        assert world.http.get(f"/kimi/api/accounts/{row['id']}").json()["id"] == row["id"]
+    assert world.http.get("/kimi/ready").json()["usable"] >= 1
+
+
+def test_accounts_on_the_page(world: World) -> None:
+    own = {"origin": world.gateway.url, "authorization": ""}
+    assert world.http.get("/kimi/accounts", headers=own).status_code == 401
+    assert 'role="alert"' in world.http.post("/kimi/session", data={"key": f"{KEY}x"}, headers=own).text
+    assert world.http.post("/kimi/session", data={"key": KEY}, headers=own).status_code == 303
+    page = world.http.get("/kimi/accounts", headers=own).text
+    own[CSRF_HEADER] = page.split('"x-csrf-token": "')[1].split('"')[0]
+    given = world.simulator.login(user="heidi")["refresh_token"]
+    for credential in (given, world.canary, given[:-30], f"curl 'https://www.kimi.com/' -H 'cookie: x={given[9:]}'"):
+        said = world.http.post("/kimi/accounts/add", data={"credential": credential}, headers=own)
+        assert said.status_code in (200, 401), said.text
+    for row in world.http.get("/kimi/api/accounts").json()["accounts"]:
+        for change in ("check", "refresh", "pause", "resume"):
+            world.http.post(f"/kimi/accounts/{change}", data={"account": row["id"]}, headers=own)
+    assert row["short_id"] in world.http.get("/kimi/accounts/table", headers=own).text
+    world.http.cookies.clear()
+
+
 def test_health_says_who_is_dead_without_the_token(world: World) -> None:
     health = world.http.get("/health").json()
     assert {"kimi/kimi-latest"} == {row["model"] for row in health["unhealthy_endpoints"]}
@@ -226,7 +268,7 @@ def test_a_request_shown_as_it_would_be_sent(world: World) -> None:
 
 
 def test_what_was_written(world: World) -> None:
-    """Last: the gateway ends on SIGTERM, and no file but the configuration holds a token."""
+    """Last: the gateway ends on SIGTERM, and no file but the configuration holds a token, nor does any row."""
     assert world.gateway.stop() == 0
     world.check_log()
     assert len(world.issued) > 10
@@ -234,3 +276,13 @@ def test_what_was_written(world: World) -> None:
         if file.is_file() and file.name != "config.yaml":
             text = file.read_bytes().decode("utf-8", "replace")
             assert world.needles.found_in(text) == [], file
+    if world.state_url.startswith("postgresql"):
+        with psycopg.connect(world.state_url) as connection:
+            names = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'kimi'").fetchall()
+            assert len(names) > 5
+            for (name,) in names:
+                rows = connection.execute(f'SELECT * FROM kimi."{name}"').fetchall()  # type: ignore[call-overload]
+                text = repr([[bytes(one) if isinstance(one, memoryview) else one for one in row] for row in rows])
+                assert world.needles.found_in(text) == [], name
+    else:
+        assert any(file.name.startswith("accounts.db") for file in world.tmp.rglob("*"))

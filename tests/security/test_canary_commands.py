@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from kimi_provider import accounts
 from kimi_provider.simulator import SimulatorServer
 from tests.cli.running import run
 from tests.harness import MASTER_KEY, clean_environment, free_port
@@ -69,6 +70,27 @@ def test_commands_that_fail(place: Place, tmp_path: Path, command: str) -> None:
         assert done.returncode in (1, 2)
         assert "Traceback" not in done.stderr
         assert place.needles.found_in(done.stdout + done.stderr) == [], (list(env), done.stdout, done.stderr)
+
+
+def test_accounts(place: Place, tmp_path: Path) -> None:
+    """Whatever is pasted, good, broken or foreign; what is printed of it; and the files that keep it."""
+    hosts = place.hosts | {"KIMI_TOKEN": place.good}
+    broken = place.canary[: len(place.canary) // 2]
+    pasted = {place.good: 0, place.canary: 0, broken: 2, f"curl https://www.kimi.com -H 'x: {broken}'": 2}
+    commands: list[tuple[list[str], str, int]] = [(["add"], given, code) for given, code in pasted.items()]
+    commands += [(["add", "--json"], given, 0) for given in (place.good, place.canary)]
+    commands += [([name, *form], "", code) for name, code in (("list", 0), ("check", 1)) for form in ([], ["--json"])]
+    commands += [(["add", place.canary], "", 2), (["check", place.canary], "", 2)]
+    dead = accounts.Credential.of(refresh=place.canary).short_id
+    commands += [(["refresh", dead], "", 2), (["disable", dead, "--json"], "", 0), (["remove", "--yes", dead], "", 0)]
+    for command, given, code in commands:
+        done = run(tmp_path, "accounts", *command, given=given, **hosts)
+        assert done.returncode == code, (command, done.stderr)
+        assert place.needles.found_in(done.stdout + done.stderr) == [], command
+    kept = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert "accounts.db" in {file.name for file in kept}
+    for file in kept:
+        assert place.needles.found_in(file.read_bytes().decode("utf-8", "replace")) == [], file
 
 
 def test_serve_with_a_broken_configuration(place: Place, tmp_path: Path) -> None:
