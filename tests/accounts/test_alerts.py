@@ -86,7 +86,15 @@ class World:
 
 
 @pytest.fixture
-def world(state_url: str, box: Mailbox) -> Iterator[World]:
+def world(tmp_path: Path, box: Mailbox) -> Iterator[World]:
+    world = World(f"sqlite:///{tmp_path}/state/accounts.db", box)
+    yield world
+    world.store.close()
+
+
+@pytest.fixture
+def fleet(state_url: str, box: Mailbox) -> Iterator[World]:
+    """On each database that a fleet may share."""
     world = World(state_url, box)
     yield world
     world.store.close()
@@ -106,24 +114,26 @@ def lone_access(left_s: float, life_s: float) -> TokenPair:
 
 
 @pytest.mark.parametrize(
-    ("pair", "title"),
+    ("left_s", "lone_life_s", "title"),
     [
-        (refreshing(8 * DAY_S), None),
-        (refreshing(6.9 * DAY_S), f"Kimi account {SHORT}: log in again within 7 d"),
-        (refreshing(1.4 * DAY_S), f"Kimi account {SHORT}: log in again within 34 h"),
-        (refreshing(0.5 * DAY_S), f"Kimi account {SHORT}: log in again within 12 h"),
-        (refreshing(-1), f"Kimi account {SHORT}: its session is over, log in again"),
-        (lone_access(8 * DAY_S, 30 * DAY_S), None),
-        (lone_access(6.9 * DAY_S, 30 * DAY_S), f"Kimi account {SHORT}: log in again within 7 d"),
-        # It was never going to last longer: its owner knows.
-        (lone_access(800, 900), None),
-        (lone_access(0.9 * DAY_S, 5 * DAY_S), f"Kimi account {SHORT}: log in again within 22 h"),
-        (lone_access(-1, 900), f"Kimi account {SHORT}: its session is over, log in again"),
-        (TokenPair(refresh="0123456789abcdef" * 3), None),  # says nothing of its end
+        (8 * DAY_S, None, None),
+        (6.9 * DAY_S, None, f"Kimi account {SHORT}: log in again within 7 d"),
+        (34.2 * 3600, None, f"Kimi account {SHORT}: log in again within 34 h"),
+        (12.2 * 3600, None, f"Kimi account {SHORT}: log in again within 12 h"),
+        (-1, None, f"Kimi account {SHORT}: its session is over, log in again"),
+        # Of a token that nothing renews.
+        (8 * DAY_S, 30 * DAY_S, None),
+        (6.9 * DAY_S, 30 * DAY_S, f"Kimi account {SHORT}: log in again within 7 d"),
+        (5 * DAY_S, 6 * DAY_S, None),  # it was never going to last longer: its owner knows
+        (22.2 * 3600, 6 * DAY_S, f"Kimi account {SHORT}: log in again within 22 h"),
+        (800, 900, None),
+        (-1, 900, f"Kimi account {SHORT}: its session is over, log in again"),
     ],
 )
-async def test_the_end_of_a_session_is_told_ahead(world: World, pair: TokenPair, title: str | None) -> None:
-    world.keep(pair)
+async def test_the_end_of_a_session_is_told_ahead(
+    world: World, left_s: float, lone_life_s: float | None, title: str | None
+) -> None:
+    world.keep(refreshing(left_s) if lone_life_s is None else lone_access(left_s, lone_life_s))
     await world.alerts().look()
     over = title is not None and "is over" in title
     assert sorted(world.box.titles) == sorted(([title] if title else []) + ([NONE_LEFT] if over else []))
@@ -132,24 +142,26 @@ async def test_the_end_of_a_session_is_told_ahead(world: World, pair: TokenPair,
         assert "kimi-provider accounts add" in letter["message"]
 
 
-async def test_each_stage_is_told_once_whoever_looks_and_so_is_its_end(world: World) -> None:
-    one, other = world.alerts(), world.alerts()
+async def test_a_token_that_says_nothing_of_its_end_is_left_alone(world: World) -> None:
+    world.keep(TokenPair(refresh="0123456789abcdef" * 3))
+    await world.alerts().look()
+    assert world.box.titles == []
+
+
+async def test_each_stage_is_told_once_whoever_looks_and_so_is_its_end(fleet: World) -> None:
+    one, other = fleet.alerts(), fleet.alerts()
     for left_s in (8 * DAY_S, 6.9 * DAY_S, 6.5 * DAY_S, 0.9 * DAY_S, 0.5 * DAY_S, -5, -9, 90 * DAY_S):
-        world.keep(refreshing(left_s))
+        fleet.keep(refreshing(left_s))
         for alerts in (one, other, one):
             await alerts.look()
-    own = [title for title in world.box.titles if SHORT in title]
+    own = [(letter["title"], letter["type"]) for letter in fleet.box.letters if SHORT in letter["title"]]
     assert own == [
-        f"Kimi account {SHORT}: log in again within 7 d",
-        f"Kimi account {SHORT}: log in again within 22 h",
-        f"Kimi account {SHORT}: its session is over, log in again",
-        f"Kimi account {SHORT}: it has a session again",
+        (f"Kimi account {SHORT}: log in again within 7 d", "warning"),
+        (f"Kimi account {SHORT}: log in again within 22 h", "warning"),
+        (f"Kimi account {SHORT}: its session is over, log in again", "failure"),
+        (f"Kimi account {SHORT}: it has a session again", "success"),
     ]
-    assert [title for title in world.box.titles if SHORT not in title] == [NONE_LEFT, SOME_AGAIN]
-    assert {letter["type"] for letter in world.box.letters if "again" in letter["title"].split()[-1:]} == {
-        "success",
-        "failure",
-    }
+    assert [title for title in fleet.box.titles if SHORT not in title] == [NONE_LEFT, SOME_AGAIN]
 
 
 async def test_a_look_lasts_until_time_alone_changes_something(world: World) -> None:
@@ -172,27 +184,27 @@ def muted(account_id: str, left_s: float) -> StoredCooldown:
     return StoredCooldown(account_id=account_id, scope="", failure=failure, hard=True, left_s=left_s)
 
 
-async def test_none_left_is_told_when_the_last_account_can_not_answer(world: World) -> None:
-    ada = world.keep(refreshing(60 * DAY_S, "cada0000000000000001"), "cada0000000000000001")
-    bob = world.keep(refreshing(60 * DAY_S, "cbob0000000000000001"), "cbob0000000000000001")
-    alerts = world.alerts()
-    world.change(lambda rows: rows.accounts.pause(ada, paused=True))
+async def test_none_left_is_told_when_the_last_account_can_not_answer(fleet: World) -> None:
+    ada = fleet.keep(refreshing(60 * DAY_S, "cada0000000000000001"), "cada0000000000000001")
+    bob = fleet.keep(refreshing(60 * DAY_S, "cbob0000000000000001"), "cbob0000000000000001")
+    alerts = fleet.alerts()
+    fleet.change(lambda rows: rows.accounts.pause(ada, paused=True))
     await alerts.look()
-    assert world.box.titles == []
+    assert fleet.box.titles == []
     limited = StoredFailure(code="quota_exhausted", message="used up")
-    world.change(
+    fleet.change(
         lambda rows: rows.accounts.cool(
             StoredCooldown(account_id=bob, scope="SCENARIO_K3", failure=limited, hard=True, left_s=900)
         )
     )
     await alerts.look()
-    assert world.box.titles == [], "other models answer"
-    world.change(lambda rows: rows.accounts.cool(muted(bob, 900)))
+    assert fleet.box.titles == [], "other models answer"
+    fleet.change(lambda rows: rows.accounts.cool(muted(bob, 900)))
     await alerts.look()
-    assert world.box.titles == [NONE_LEFT]
-    world.change(lambda rows: rows.accounts.pause(ada, paused=False))
+    assert fleet.box.titles == [NONE_LEFT]
+    fleet.change(lambda rows: rows.accounts.pause(ada, paused=False))
     await alerts.look()
-    assert world.box.titles == [NONE_LEFT, SOME_AGAIN]
+    assert fleet.box.titles == [NONE_LEFT, SOME_AGAIN]
 
 
 async def test_nothing_is_told_of_what_the_owner_does_himself(world: World) -> None:
@@ -216,23 +228,23 @@ async def test_nothing_is_told_of_what_the_owner_does_himself(world: World) -> N
     assert world.box.titles == [f"Kimi account cada0000: log in again within {days} d" for days in (6, 5)]
 
 
-async def test_an_account_of_a_deployment_counts_once_it_is_called(world: World) -> None:
-    own = world.keep(refreshing(-1), shared=False)
-    alerts = world.alerts()
+async def test_an_account_of_a_deployment_counts_once_it_is_called(fleet: World) -> None:
+    own = fleet.keep(refreshing(-1), shared=False)
+    alerts = fleet.alerts()
     await alerts.look()
-    assert world.box.titles == [], "somebody has merely asked about it"
-    world.change(lambda rows: rows.usage.count(Usage(account_id=own, model="kimi", failures=1)))
-    world.change(lambda rows: rows.accounts.changed())
+    assert fleet.box.titles == [], "somebody has merely asked about it"
+    fleet.change(lambda rows: rows.usage.count(Usage(account_id=own, model="kimi", failures=1)))
+    fleet.change(lambda rows: rows.accounts.changed())
     await alerts.look()
-    assert world.box.titles == [f"Kimi account {SHORT}: its session is over, log in again"]
+    assert fleet.box.titles == [f"Kimi account {SHORT}: its session is over, log in again"]
 
 
 # --- from what the service really does ---
 
 
 @pytest.fixture
-def served(state_url: str, box: Mailbox, simulator: Simulator) -> Iterator[tuple[World, KimiEngine]]:
-    world = World(state_url, box, simulator.url)
+def served(tmp_path: Path, box: Mailbox, simulator: Simulator) -> Iterator[tuple[World, KimiEngine]]:
+    world = World(f"sqlite:///{tmp_path}/state/accounts.db", box, simulator.url)
     engine = KimiEngine(world.settings, UPSTREAM)
     yield world, engine
     engine.pool.close()
@@ -345,10 +357,10 @@ sys.stdin.readline()
 
 
 @pytest.fixture
-def process(world: World, state_url: str, tmp_path: Path) -> Iterator[Callable[[], Worker]]:
+def process(fleet: World, state_url: str, tmp_path: Path) -> Iterator[Callable[[], Worker]]:
     """Starts a process that looks once when it is told to."""
     environment = clean_environment(
-        tmp_path, KIMI_STATE_URL=state_url, KIMI_SECRET_KEY=KEY, KIMI_ALERT_URLS=world.box.apprise
+        tmp_path, KIMI_STATE_URL=state_url, KIMI_SECRET_KEY=KEY, KIMI_ALERT_URLS=fleet.box.apprise
     )
     started: list[Worker] = []
 
@@ -362,35 +374,35 @@ def process(world: World, state_url: str, tmp_path: Path) -> Iterator[Callable[[
         worker.end()
 
 
-async def test_of_several_processes_that_look_at_once_one_tells(world: World, process: Callable[[], Worker]) -> None:
-    world.keep(refreshing(-1))
-    fleet = [process() for _ in range(4)]
-    for worker in fleet:
+async def test_of_several_processes_that_look_at_once_one_tells(fleet: World, process: Callable[[], Worker]) -> None:
+    fleet.keep(refreshing(-1))
+    workers = [process() for _ in range(4)]
+    for worker in workers:
         worker.go_on()
-    assert [worker.read() for worker in fleet] == ["looked\n"] * 4
-    assert sorted(world.box.titles) == sorted([f"Kimi account {SHORT}: its session is over, log in again", NONE_LEFT])
+    assert [worker.read() for worker in workers] == ["looked\n"] * 4
+    assert sorted(fleet.box.titles) == sorted([f"Kimi account {SHORT}: its session is over, log in again", NONE_LEFT])
 
 
-async def test_what_a_killed_process_was_telling_is_told_again(world: World, process: Callable[[], Worker]) -> None:
-    world.keep(refreshing(6 * DAY_S))
-    world.box.open.clear()
+async def test_what_a_killed_process_was_telling_is_told_again(fleet: World, process: Callable[[], Worker]) -> None:
+    fleet.keep(refreshing(6 * DAY_S))
+    fleet.box.open.clear()
     doomed = process()
     doomed.go_on()
-    world.box.until(lambda: len(world.box.titles) == 1)
+    fleet.box.until(lambda: len(fleet.box.titles) == 1)
     doomed.child.send_signal(signal.SIGKILL)
     doomed.child.wait()
-    world.box.open.set()
-    other = world.alerts()
+    fleet.box.open.set()
+    other = fleet.alerts()
     await other.look()
-    assert len(world.box.titles) == 1, "it may still be at it"
-    with world.store.read() as rows:
+    assert len(fleet.box.titles) == 1, "it may still be at it"
+    with fleet.store.read() as rows:
         assert rows._connection.execute(tables.alerts.select()).one().until - rows.now <= 120
-    world.let_time_pass(tables.alerts, "until")
-    another = world.alerts()
+    fleet.let_time_pass(tables.alerts, "until")
+    another = fleet.alerts()
     await another.look()
-    assert world.box.titles == [f"Kimi account {SHORT}: log in again within 6 d"] * 2
+    assert fleet.box.titles == [f"Kimi account {SHORT}: log in again within 6 d"] * 2
     await another.look()
-    assert len(world.box.titles) == 2
+    assert len(fleet.box.titles) == 2
 
 
 async def test_of_what_a_killed_process_may_have_told_the_end_is_told_too(world: World) -> None:
@@ -437,11 +449,13 @@ async def test_a_target_that_stays_down_is_given_up(world: World, caplog: pytest
     assert "(given up)" in caplog.messages[-1]
 
 
-async def test_each_url_is_told_whatever_becomes_of_the_others(state_url: str, box: Mailbox) -> None:
+async def test_each_url_is_told_whatever_becomes_of_the_others(tmp_path: Path, box: Mailbox) -> None:
     with Mailbox() as other:
         other.status = 500
         world = World(
-            state_url, box, kimi_alert_urls=f"{other.apprise}, nothing://{SECRET}, {box.apprise}, {box.apprise}"
+            f"sqlite:///{tmp_path}/accounts.db",
+            box,
+            kimi_alert_urls=f"{other.apprise}, nothing://{SECRET}, {box.apprise}, {box.apprise}",
         )
         world.keep(refreshing(6 * DAY_S))
         alerts = world.alerts()
