@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import HTTPException
 from litellm.types.utils import TokenCountResponse
 
-from ..asking import Asking
-from ..attachments import Attachments
+from ..engine import Asking, Attachments
 from ..errors import KimiError
 from ..request import FilePart
 from . import compat_answers, inbound, malformed

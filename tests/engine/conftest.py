@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kimi_provider import tidying
+from kimi_provider.conversations import tidying
 from kimi_provider.engine import KimiEngine
 from kimi_provider.events import Event, TextDelta
 from kimi_provider.request import ChatRequest, Message, TextPart

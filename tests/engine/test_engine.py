@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -284,7 +285,8 @@ class Scripted:
         self.deleted.append(chat_id)
 
     def into(self, engine: KimiEngine) -> KimiEngine:
-        engine._generations = Generations((self,), setting="auto", retired_for_s=60)  # type: ignore[arg-type]
+        generations = Generations((self,), setting="auto", retired_for_s=60)  # type: ignore[arg-type]
+        engine._house = replace(engine._house, generations=generations)
         return engine
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kimi_provider.engine.transcript import ASSISTANT, TOOL, USER, Prompt, TranscriptGuard, flatten
 from kimi_provider.errors import BadRequest
 from kimi_provider.request import FilePart, Message, Role, TextPart, ToolCall, ToolSpec
 from kimi_provider.tools import Toolbox
-from kimi_provider.transcript import ASSISTANT, TOOL, USER, Prompt, TranscriptGuard, flatten
 from kimi_provider.upstream import Upstream
 
 TOOLS = Upstream.load().tools

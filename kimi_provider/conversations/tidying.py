@@ -18,16 +18,15 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .accounts import Account, Lease, Pool, TokenKeeper
-from .chat_registry import ChatRegistry
-from .errors import CredentialError, KimiError
-from .loops import background
-from .protocols import ChatProtocol, EndpointRetired
-from .protocols.generations import Generations
-from .settings import Settings
-from .store import StoredChat
-from .upstream import Chats
-from .web import Session
+from ..accounts import Account, Lease, Pool, TokenKeeper
+from ..errors import CredentialError, KimiError
+from ..loops import background
+from ..protocols import ChatProtocol, EndpointRetired
+from ..protocols.generations import Generations
+from ..store import StoredChat
+from ..upstream import Chats
+from ..web import Session
+from .registry import ChatRegistry
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +66,6 @@ class Tidier:
 
     def __init__(
         self,
-        settings: Settings,
         chats: Chats,
         keeper: TokenKeeper,
         pool: Pool,

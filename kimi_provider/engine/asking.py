@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ..conversations import Conversation
+from ..errors import ContextTooLong
+from ..protocols import Turn
+from ..request import ChatRequest
+from ..shaping import JsonAnswer, estimate_tokens
+from ..tools import Toolbox
+from ..upstream import ModelSpec, Upstream
 from .attachments import Attachments
-from .conversations import Conversation
-from .errors import ContextTooLong
-from .protocols import Turn
-from .request import ChatRequest
-from .shaping import JsonAnswer, estimate_tokens
-from .tools import Toolbox
 from .transcript import flatten, going_on, system_text
-from .upstream import ModelSpec, Upstream
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,10 +15,10 @@ import uuid
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from .errors import Unavailable
-from .settings import Settings
-from .store import ChatRows, StoredChat, memory_store, open_store
-from .upstream import Chats
+from ..errors import Unavailable
+from ..settings import Settings
+from ..store import ChatRows, StoredChat, memory_store, open_store
+from ..upstream import Chats
 
 T = TypeVar("T")
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .events import Event, FinishReason, NativeTool, Notice, TextDelta
-from .request import ChatRequest
-from .shaping import JsonAnswer, Shaper
-from .tools import Toolbox
+from ..events import Event, FinishReason, NativeTool, Notice, TextDelta
+from ..request import ChatRequest
+from ..shaping import JsonAnswer, Shaper
+from ..tools import Toolbox
 from .transcript import TranscriptGuard
 
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .chat_registry import ChatRegistry
-from .errors import BadRequest, TooManyStreams
+from ..errors import BadRequest, TooManyStreams
+from ..request import ChatRequest, Message
+from ..settings import Settings
+from ..store import StoredChat
 from .histories import canonical, digest, extended
-from .request import ChatRequest, Message
-from .settings import Settings
-from .store import StoredChat
+from .registry import ChatRegistry
 
 
 class Conversation:

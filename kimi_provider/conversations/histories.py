@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from .request import FilePart, Message, TextPart
+from ..request import FilePart, Message, TextPart
 
 #: The sources that callers see below a text; the model never wrote them.
 _SOURCE_LIST: Final = re.compile(r"(?:\n+\[\d+\] (?:[^\n]*: )?https?://\S+)+\s*$")

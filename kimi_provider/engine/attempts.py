@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from . import metrics
-from .accounts import Account
-from .errors import BadRequest, ContentFiltered, ContextTooLong, CredentialError, KimiError, NotFound
-from .events import ChatOpened, Event, FinishReason, Notice, TextDelta, ThinkingDelta, ToolCallDelta, Usage
-from .protocols import ChatProtocol
-from .request import Message, TextPart, ToolCall
-from .shaping import estimate_tokens
-from .web import Session
+from .. import metrics
+from ..accounts import Account
+from ..errors import BadRequest, ContentFiltered, ContextTooLong, CredentialError, KimiError, NotFound
+from ..events import ChatOpened, Event, FinishReason, Notice, TextDelta, ThinkingDelta, ToolCallDelta, Usage
+from ..protocols import ChatProtocol
+from ..request import Message, TextPart, ToolCall
+from ..shaping import estimate_tokens
+from ..web import Session
 
 
 @dataclass(slots=True)
@@ -107,8 +107,6 @@ class Course:
     """Where the fail-over loop stands."""
 
     only: Account | None
-    #: The account of the chat to go on with.
-    home: Account | None = None
     #: The account that gets the next attempt, whatever is excluded.
     sticky: Account | None = None
     #: Generations that said they are gone.

@@ -12,9 +12,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .errors import BadRequest
-from .request import FilePart, Message, TextPart
-from .tools import Toolbox
+from ..errors import BadRequest
+from ..request import FilePart, Message, TextPart
+from ..tools import Toolbox
 
 USER = "[USER]"
 ASSISTANT = "[ASSISTANT]"

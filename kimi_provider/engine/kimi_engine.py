@@ -9,40 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 
-from . import metrics
-from .accounts import Account, Lease, Pool, TokenKeeper
+from .. import metrics
+from ..accounts import Account, Pool, TokenKeeper
+from ..conversations import ChatRegistry, Conversation, Tidier
+from ..errors import CredentialError, KimiError, ModelNotFound, PermissionRefused, UnusableAnswer
+from ..events import ChatOpened, ConversationFound, Event, Finished
+from ..live import LiveTable
+from ..protocols import EndpointRetired, LiveModel, Profile, Turn
+from ..protocols.generations import Generations
+from ..request import ChatRequest
+from ..settings import Settings
+from ..upstream import ModelSpec, Upstream
 from .answering import Answering
 from .asking import Asking
 from .attachments import Attachments, Uploads
 from .attempts import Course, Progress, about_the_request
-from .chat_registry import ChatRegistry
-from .conversations import Conversation
-from .errors import (
-    ChatNotFound,
-    CredentialError,
-    KimiError,
-    ModelNotFound,
-    Overloaded,
-    PermissionRefused,
-    RateLimited,
-    UnusableAnswer,
-    UpstreamTimeout,
-)
-from .events import ChatOpened, ConversationFound, Event, Finished, FinishReason
-from .live import LiveTable
-from .protocols import ChatProtocol, EndpointRetired, LiveModel, Profile, Turn
-from .protocols.generations import Generations
-from .request import ChatRequest
-from .settings import Settings
-from .store import StoredChat
-from .tidying import OpenedChat, Tidier
-from .upstream import ModelSpec, Upstream
-from .web import Session
+from .placement import House, Placement
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +41,18 @@ class KimiEngine:
         self.live = LiveTable(upstream, self.models)
         self.keeper = TokenKeeper(settings, upstream)
         self.pool = Pool.from_settings(settings, upstream)
+        generations = Generations.from_settings(settings, upstream)
         self.registry = ChatRegistry(settings, upstream.chats)
-        self._generations = Generations.from_settings(settings, upstream)
-        self.tidier = Tidier(settings, upstream.chats, self.keeper, self.pool, self._generations, self.registry)
+        self.tidier = Tidier(upstream.chats, self.keeper, self.pool, generations, self.registry)
+        self._house = House(
+            settings=settings,
+            chats=upstream.chats,
+            keeper=self.keeper,
+            pool=self.pool,
+            generations=generations,
+            registry=self.registry,
+            tidier=self.tidier,
+        )
         self._uploads = Uploads(settings, upstream)
 
     @classmethod
@@ -73,28 +68,26 @@ class KimiEngine:
         watch = metrics.Watch(model=self.upstream.label(request.model))
         allowed_s = min(self.settings.kimi_timeout_s, request.timeout_s or self.settings.kimi_timeout_s)
         deadline = loop.time() + allowed_s
-        only = self.pool.account_for(request.credential) if request.credential else None
+        course = Course(only=self.pool.account_for(request.credential) if request.credential else None)
         async with AsyncExitStack() as whole:
             files = await whole.enter_async_context(self._uploads.open(request.messages, deadline))
             asking = Asking(request, spec, self.upstream, files, deadline)
-            conversation = Conversation(request, asking.setup, only.id if only else None, self.registry, self.settings)
+            account_id = course.only.id if course.only is not None else None
+            conversation = Conversation(request, asking.setup, account_id, self.registry, self.settings)
             whole.callback(conversation.give_back)
-            course = Course(only=only)
-            await self._find_chat(conversation, course, spec, deadline)
+            place = Placement(self._house, request, spec, conversation, course, deadline)
+            await place.find()
             while True:
-                message = asking.message(conversation)
                 head = conversation.head
-                progress = Progress(watch, chat_id=head.chat_id if head else None)
+                message = asking.message(conversation)
+                progress = Progress(watch, chat_id=head.chat_id if head is not None else None)
                 answering = Answering(request, asking.toolbox, asking.json, guarded=message.guarded)
-                failure: KimiError | None = None
-                mended = False
+                failure, mended = None, False
                 async with AsyncExitStack() as attempt:
                     try:
-                        lease = await attempt.enter_async_context(
-                            self._lease(course, conversation, spec, request.model, deadline)
-                        )
+                        lease = await attempt.enter_async_context(place.lease())
                     except KimiError:
-                        if not self._can_move(conversation, spec):
+                        if not place.may_leave:
                             raise
                         conversation.leave()
                         continue
@@ -102,18 +95,20 @@ class KimiEngine:
                     try:
                         if conversation.lasts:
                             yield ConversationFound(continued=head is not None)
-                        progress.protocol = protocol = self._generations.choose(spec, opaque=account.opaque)
-                        progress.session = await self._session(account, course.rejected.get(account.id), deadline)
+                        progress.protocol = protocol = self._house.generations.choose(spec, opaque=account.opaque)
+                        progress.session = await self._house.session(
+                            account, deadline, rejected=course.rejected.get(account.id)
+                        )
                         brought = await self._uploads.bring(
                             message.files, protocol, progress.session, owner=account.id, deadline=deadline
                         )
                         progress.remembered_files = brought.remembered
                         turn = replace(message.turn, files=brought.files)
-                        async with aclosing(self._answer(turn, answering, progress)) as events:
+                        async with aclosing(self._answer(turn, answering, progress, place)) as events:
                             async for event in events:
                                 yield event
                         reason = answering.finish(progress.reason)
-                        await self._keep(conversation, progress, answering, reason, guarded=message.guarded)
+                        await place.keep(progress, answering, reason, guarded=message.guarded)
                         usage = progress.usage(asking.prompt_tokens)
                         lease.count(prompt_tokens=asking.prompt_tokens, completion_tokens=usage.completion_tokens)
                         watch.answered(protocol.name)
@@ -126,12 +121,11 @@ class KimiEngine:
                         if not mended:
                             lease.report(failure)
                     finally:
-                        self._leave_behind(lease, progress, conversation, failure, mended=mended)
+                        place.leave_behind(lease, progress, failure, mended=mended)
                 if progress.emitted:
                     raise failure
-                if head is not None and not mended and (conversation.head is None or conversation.repeats):
-                    conversation.leave()
-                    log.info("account %s: %s; the conversation goes on in a new chat", account.short_id, failure.code)
+                if head is not None and place.moves_on(mended=mended):
+                    log.info("account %s: %s; a new chat is told everything", account.short_id, failure.code)
                     continue
                 another = conversation.head is None and self.pool.has_other(
                     {*course.passed_over, account.id}, scope=spec.scope
@@ -170,13 +164,13 @@ class KimiEngine:
 
     async def check_account(self, account: Account) -> Profile:
         """Prove an account's token without a prompt; a refused one gets its one refresh. Raises KimiError."""
-        protocol = self._generations.any(opaque=account.opaque)
+        protocol = self._house.generations.any(opaque=account.opaque)
         session = await self.keeper.session(account)
         try:
             return await protocol.profile(session)
         except EndpointRetired:
-            self._generations.retire(protocol)
-            other = self._generations.any(opaque=account.opaque)
+            self._house.generations.retire(protocol)
+            other = self._house.generations.any(opaque=account.opaque)
             if other is protocol:
                 raise
             return await other.profile(session)
@@ -186,17 +180,14 @@ class KimiEngine:
     async def models(self) -> tuple[LiveModel, ...]:
         """What the service offers the pool's next account; none over a protocol without a list. Raises KimiError."""
         account = self.pool.next_account()
-        protocol = self._generations.any(opaque=account.opaque)
+        protocol = self._house.generations.any(opaque=account.opaque)
         return await protocol.models(await self.keeper.session(account))
-
-    def _max_streams(self, protocol: ChatProtocol) -> int:
-        return min(self.settings.kimi_max_streams, protocol.max_streams or self.settings.kimi_max_streams)
 
     def _noted(self, failure: KimiError, account: Account, progress: Progress) -> KimiError:
         """Remember a generation that is gone; with it goes an account that no other one takes."""
         if not isinstance(failure, EndpointRetired) or progress.protocol is None:
             return failure
-        self._generations.retire(progress.protocol)
+        self._house.generations.retire(progress.protocol)
         if not account.opaque:
             return failure
         return PermissionRefused(
@@ -215,157 +206,20 @@ class KimiEngine:
             return False
         if isinstance(failure, EndpointRetired):
             course.left.add(protocol.name)
-            return course.stay(account, self._generations.choose(spec).name not in course.left)
+            return course.stay(account, self._house.generations.choose(spec).name not in course.left)
         if progress.remembered_files and about_the_request(failure):
             # What we remember of the account may be gone from it.
             return course.stay(account, self._uploads.forget(files, protocol, owner=account.id))
         return course.refresh_next(failure, account, progress.session)
 
-    # --- conversations ---
-
-    async def _find_chat(self, conversation: Conversation, course: Course, spec: ModelSpec, deadline: float) -> None:
-        """The chat to go on with, if there is one that can be reached. Raises as `Conversation.take`."""
-        await conversation.take()
-        if (name := conversation.unknown_name) is not None and re.fullmatch(self.upstream.chats.ids, name):
-            await self._adopt(name, conversation, course, spec, deadline)
-        if conversation.head is None:
-            return
-        course.home = account = await self.pool.find(conversation.head.account_id)
-        if account is None or conversation.head.protocol != self._generations.choose(spec, opaque=account.opaque).name:
-            conversation.leave()
-
-    async def _adopt(
-        self, chat_id: str, conversation: Conversation, course: Course, spec: ModelSpec, deadline: float
-    ) -> None:
-        """Go on with a chat of an account's owner, if there is one. Raises KimiError when nobody can tell."""
-        accounts = (course.only,) if course.only is not None else self.pool.accounts
-        failures = []
-        for account in accounts:
-            try:
-                protocol = self._generations.choose(spec, opaque=account.opaque)
-                newest = await protocol.newest_answer(await self._session(account, None, deadline), chat_id)
-            except KimiError as exc:
-                failures.append(exc)
-                continue
-            await conversation.adopt(chat_id, account.id, protocol.name, newest)
-            return
-        if failures and not any(isinstance(one, ChatNotFound) for one in failures):
-            raise failures[-1]
-
-    def _can_move(self, conversation: Conversation, spec: ModelSpec) -> bool:
-        """Whether another account may go on with what the chat's own can't at the moment."""
-        head = conversation.head
-        return head is not None and conversation.repeats and self.pool.has_other({head.account_id}, scope=spec.scope)
-
-    def _lease(self, course: Course, conversation: Conversation, spec: ModelSpec, model: str, deadline: float) -> Lease:
-        wait_s = self.settings.kimi_queue_timeout_s
-        if self._can_move(conversation, spec):
-            wait_s = min(wait_s, self.upstream.chats.sticky_wait_s)
-        return self.pool.lease(
-            only=course.home if conversation.head is not None else course.sticky or course.only,
-            exclude=course.passed_over,
-            timeout_s=max(0.0, min(wait_s, deadline - asyncio.get_running_loop().time())),
-            limit=self._max_streams(self._generations.choose(spec)),
-            scope=spec.scope,
-            model=model,
-        )
-
-    async def _keep(
-        self,
-        conversation: Conversation,
-        progress: Progress,
-        answering: Answering,
-        reason: FinishReason,
-        *,
-        guarded: bool,
-    ) -> None:
-        """Let the next request go on in the chat. Where the caller has not got just what the model wrote, only one that
-        names it and repeats nothing may.
-        """
-        whole = progress.complete and answering.whole and reason in ("stop", "tool_calls")
-        if not conversation.lasts or not (whole or conversation.named) or progress.chat_id is None:
-            return
-        assert progress.account is not None
-        assert progress.protocol is not None
-        head = conversation.head
-        chat = StoredChat(
-            chat_id=progress.chat_id,
-            account_id=progress.account.id,
-            protocol=progress.protocol.name,
-            removable=not self.settings.kimi_keep_chats if head is None else head.removable,
-            message_id=progress.message_id,
-            guarded=guarded,
-        )
-        progress.kept = await conversation.keep(chat, progress.answer if whole else None)
-
-    def _leave_behind(
-        self,
-        lease: Lease,
-        progress: Progress,
-        conversation: Conversation,
-        failure: KimiError | None,
-        *,
-        mended: bool,
-    ) -> None:
-        """Stop and remove what an attempt leaves in the account, but a chat that others may go on with."""
-        head, lost = conversation.head, failure is not None and about_the_request(failure)
-        stays = progress.kept or (
-            head is not None
-            and (
-                mended
-                or (not progress.began and isinstance(failure, RateLimited | Overloaded | CredentialError))
-                # All there is of it is in the chat.
-                or not (conversation.repeats or lost)
-            )
-        )
-        if head is not None and not stays:
-            conversation.head = None
-        if progress.protocol is None or progress.chat_id is None or (stays and not progress.began):
-            return
-        self.tidier.tidy_up(
-            lease,
-            OpenedChat(
-                protocol=progress.protocol,
-                chat_id=progress.chat_id,
-                message_id=progress.message_id,
-                complete=progress.complete or not progress.began,
-                stays=stays,
-                removable=not self.settings.kimi_keep_chats if head is None else head.removable,
-            ),
-        )
-
-    async def _session(self, account: Account, rejected: str | None, deadline: float) -> Session:
-        """A session, as long as the call may last: a refresh that takes longer goes on for the next caller."""
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await self.keeper.session(account, rejected=rejected)
-        except TimeoutError:
-            raise UpstreamTimeout(
-                "The token refresh took longer than the time allowed", account=account.short_id
-            ) from None
-
-    def _opened(self, progress: Progress) -> None:
-        """We have made a chat: from now on somebody removes it, whatever becomes of us."""
-        assert progress.account is not None
-        assert progress.protocol is not None
-        assert progress.chat_id is not None
-        if not self.settings.kimi_keep_chats:
-            self.registry.opened(
-                StoredChat(
-                    chat_id=progress.chat_id,
-                    account_id=progress.account.id,
-                    protocol=progress.protocol.name,
-                    removable=True,
-                )
-            )
-            self.tidier.watch()
-
-    async def _answer(self, turn: Turn, answering: Answering, progress: Progress) -> AsyncGenerator[Event, None]:
+    async def _answer(
+        self, turn: Turn, answering: Answering, progress: Progress, place: Placement
+    ) -> AsyncGenerator[Event, None]:
         """Events of one attempt that callers see. An answer that is not what was asked for is asked for again in the
         same chat, a few times at most (protocol E.5). Raises UnusableAnswer.
         """
         for repairs_left in reversed(range(self.upstream.tools.max_repairs + 1)):
-            async with aclosing(self._stream(turn, answering, progress)) as events:
+            async with aclosing(self._stream(turn, answering, progress, place)) as events:
                 async for event in events:
                     yield event
             problem = answering.problem if progress.reason == "stop" else None
@@ -386,7 +240,9 @@ class KimiEngine:
                 parent_id=progress.message_id,
             )
 
-    async def _stream(self, turn: Turn, answering: Answering, progress: Progress) -> AsyncGenerator[Event, None]:
+    async def _stream(
+        self, turn: Turn, answering: Answering, progress: Progress, place: Placement
+    ) -> AsyncGenerator[Event, None]:
         """Events of one message's answer, noted in `progress`."""
         assert progress.session is not None
         assert progress.protocol is not None
@@ -396,7 +252,7 @@ class KimiEngine:
                     match event:
                         case ChatOpened():
                             if progress.opened(event):
-                                self._opened(progress)
+                                place.opened(progress)
                             continue
                         case Finished():
                             progress.reason = event.reason

@@ -17,13 +17,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from .errors import BadRequest, UpstreamTimeout
-from .files import SpooledFile, open_part
-from .protocols import ChatProtocol, UploadedFile
-from .request import FilePart, Message
-from .settings import Settings
-from .upstream import Upstream
-from .web import Session
+from ..errors import BadRequest, UpstreamTimeout
+from ..files import SpooledFile, open_part
+from ..protocols import ChatProtocol, UploadedFile
+from ..request import FilePart, Message
+from ..settings import Settings
+from ..upstream import Upstream
+from ..web import Session
 
 #: Uploads that are remembered; the least recently used is forgotten first.
 MAX_REMEMBERED: Final = 4096
