@@ -50,7 +50,7 @@ _failures: Final = Counter(
 )
 _failovers: Final = Counter(
     "kimi_failovers_total",
-    "Attempts that failed unseen by the caller and were followed by one with another account, or a later one; by why.",
+    "Attempts that failed unseen by the caller and were followed by one elsewhere: another account, a new chat, later.",
     ("code",),
     registry=registry,
 )

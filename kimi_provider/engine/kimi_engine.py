@@ -125,6 +125,7 @@ class KimiEngine:
                 if progress.emitted:
                     raise failure
                 if head is not None and place.moves_on(mended=mended):
+                    metrics.failed_over(failure)
                     log.info("account %s: %s; a new chat is told everything", account.short_id, failure.code)
                     continue
                 another = conversation.head is None and self.pool.has_other(
