@@ -501,6 +501,18 @@ async def test_a_cancelled_task_stops_the_answer_everywhere(world: World, scenar
     assert len(state["deleted"]) == opened + 1
 
 
+async def test_a_chat_is_removed_whose_maker_left_before_its_id_came(world: World) -> None:
+    world.server.change(chat_delay_s=0.2)
+    engine = world.engine(kimi_protocol="rest")
+    task = asyncio.create_task(collect(engine))
+    (chat,) = (await world.until(lambda state: bool(state["chats"])))["chats"]
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    state = await world.until(lambda state: bool(state["deleted"]))
+    assert (state["chats"], state["deleted"], state["calls"]) == ([], [chat["id"]], [])
+
+
 async def test_a_cancelled_waiter_leaves_the_queue(world: World) -> None:
     world.server.queue("hang_mid_text")
     engine = world.engine(kimi_max_streams=1)

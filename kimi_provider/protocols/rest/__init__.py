@@ -88,12 +88,24 @@ class RestProtocol:
             )
         chat_id = turn.chat_id
         if chat_id is None:
-            chat_id = await self._create(agent, session, turn.deadline)
+            creating = asyncio.create_task(self._create(agent, session, turn.deadline))
+            cancelled = False
+            try:
+                await asyncio.shield(creating)
+            except asyncio.CancelledError:
+                # The service makes the chat all the same, and only its id lets it be removed: wait for that first.
+                await asyncio.wait((creating,))
+                if creating.cancelled() or creating.exception() is not None:
+                    raise
+                cancelled = True
+            chat_id = creating.result()
             yield [ChatOpened(chat_id=chat_id)]
+            if cancelled:
+                raise asyncio.CancelledError
         answer = Answer(self._upstream, session.account, marks=turn.marks)
         body = completion_body(turn, agent)
-        for left in reversed(range(self._upstream.rest.max_continues + 1)):
-            decoder = AnswerDecoder(self._upstream, account=session.account, answer=answer, may_continue=left > 0)
+        for continues in reversed(range(self._upstream.rest.max_continues + 1)):
+            decoder = AnswerDecoder(self._upstream, account=session.account, answer=answer, may_continue=continues > 0)
             async with aclosing(self._call(chat_id, body, decoder, turn, session)) as batches:
                 async for batch in batches:
                     yield batch

@@ -6,6 +6,7 @@ deleted here (protocol B.1).
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -56,6 +57,7 @@ async def _make(simulator: Simulator, request: Request, caller: Caller) -> Respo
         raise invalid("name", "must be a string")
     agent = read_agent(body, simulator.settings)
     chat = simulator.chats.open(caller.account.sub, "rest", chat_id=new_xid(), name=name)
+    await asyncio.sleep(simulator.settings.chat_delay_s)
     return answered({**_face(chat), "kimiplus_id": agent})
 
 
