@@ -76,9 +76,11 @@ def _fast(turn: Speaker, params: Params) -> Script:
 def _say(turn: Speaker, params: Params) -> Script:
     yield from turn.opening()
     for name, write in (("think", turn.think), ("text", turn.text)):
-        words, size = params.text(name), params.count("piece") or len(params.text(name)) or 1
-        for at in range(0, len(words), size):
-            yield write(words[at : at + size])
+        words, cut = params.text(name), params.count("cut")
+        size = params.count("piece") or len(words) or 1
+        pieces = [words[:cut], words[cut:]] if cut else [words[at : at + size] for at in range(0, len(words), size)]
+        for piece in filter(None, pieces):
+            yield write(piece)
             if params.number("every_s"):
                 yield Pause(seconds=params.number("every_s"))
     yield from turn.closing()
@@ -156,9 +158,9 @@ TABLE: tuple[Scenario[Speaker], ...] = (
     ),
     Scenario(
         name="say",
-        description="given text (and thinking) in pieces of `piece` characters (0: whole)",
+        description="given text (and thinking) in pieces of `piece` characters (0: whole), or in two, cut behind `cut`",
         play=_say,
-        params={"text": "Hello.", "think": "", "piece": 0, "every_s": 0.0},
+        params={"text": "Hello.", "think": "", "piece": 0, "cut": 0, "every_s": 0.0},
     ),
     Scenario(
         name="recall",
