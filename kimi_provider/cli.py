@@ -132,6 +132,10 @@ def simulate(
         with SimulatorServer(Simulator(recording=recording), host=host, port=port) as simulator:
             tokens = simulator.login(user="demo")
             out.print(f"Simulator on {simulator.url} (no connection to Kimi or Moonshot AI). Ctrl-C stops it.")
+            if recording is not None:
+                out.print(f"It plays {escape(str(scenario))}: {len(recording.calls)} calls.")
+                if recording.header.overlay:
+                    out.print("Its first line has values that upstream.yaml lacks: KIMI_UPSTREAM_FILE must name them.")
             out.print("A gateway that uses it:")
             out.print(
                 Text(

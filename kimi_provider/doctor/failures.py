@@ -13,7 +13,7 @@ from ..accounts.credential import claims_of
 from ..errors import Overloaded
 from ..protocols import LiveModel
 from ..upstream import ModelSpec, Upstream
-from .hearing import Heard, objects_in
+from .hearing import Heard, objects_in, strings_in
 from .learning import Lesson
 
 
@@ -43,7 +43,7 @@ def unknown_reason(error: Mapping[str, Any], upstream: Upstream) -> str | None:
     reasons = reasons_of(error)
     if not reasons or reasons[0] in table.reasons or any(place.get("paywall") for place in _places(error)):
         return None
-    spoken = " ".join(text for place in _places(error) for text in _strings(place))
+    spoken = " ".join(text for place in _places(error) for text in strings_in(place))
     code = error.get("code") if isinstance(error.get("code"), str) else ""
     known = any(code in pattern.codes and pattern.regex.search(spoken) for pattern in table.patterns)
     return None if known else reasons[0]
@@ -110,11 +110,6 @@ def _places(error: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield place
             if isinstance(debug := place.get("debug"), dict):
                 yield debug
-
-
-def _strings(value: Any) -> Iterator[str]:
-    for place in objects_in(value):
-        yield from (text for text in place.values() if isinstance(text, str))
 
 
 def _replaced(value: Any, old: str, new: str) -> Any:

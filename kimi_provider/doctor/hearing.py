@@ -102,3 +102,11 @@ def objects_in(value: Any) -> Iterator[Mapping[str, Any]]:
         yield value
     for below in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
         yield from objects_in(below)
+
+
+def strings_in(value: Any) -> Iterator[str]:
+    """Every string in `value` that is no name of a field."""
+    if isinstance(value, str):
+        yield value
+    for below in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        yield from strings_in(below)

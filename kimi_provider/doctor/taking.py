@@ -8,6 +8,7 @@ what a client finds.
 from __future__ import annotations
 
 import datetime
+import json
 from importlib.metadata import version
 from typing import Final
 
@@ -25,9 +26,9 @@ from ..simulator.state import Simulator
 from ..upstream import Upstream
 from ..web import Session
 from .asking import ask
-from .hearing import Heard
+from .hearing import Heard, strings_in
 from .probing import Probed
-from .redaction import Counts, Redactor
+from .redaction import Counts, Redactor, is_word
 
 #: So many characters of a credential are as good as the whole.
 _WINDOW_CHARS: Final = 12
@@ -48,7 +49,7 @@ def taken(probed: Probed) -> tuple[Recording, Counts]:
         overlay=probed.overlay,
     )
     recording = Recording(header=header, calls=tuple(_call(one, redactor) for one in probed.heard))
-    _check(recording.dumps(), probed.account)
+    _check(recording, probed.account)
     return recording, redactor.counts
 
 
@@ -77,13 +78,16 @@ def _call(heard: Heard, redactor: Redactor) -> Call:
     )
 
 
-def _check(text: str, account: Account) -> None:
-    """Raise Unsafe when `text` holds a piece of the account's credentials or ids, or looks as if it held one."""
+def _check(recording: Recording, account: Account) -> None:
+    """Raise Unsafe when there is a piece of the account's credentials or ids in it, or anything that looks like one."""
+    text = recording.dumps()
     pair, claims = account.tokens.pair, account.claims
     bodies = [token.partition(".")[2] if claims_of(token) else token for token in (pair.access, pair.refresh) if token]
     ids = [one for one in (account.id, claims.sub, claims.device_id, claims.ssid) if one]
     pieces = {body[at : at + _WINDOW_CHARS] for body in bodies for at in range(max(1, len(body) - _WINDOW_CHARS + 1))}
-    if any(piece in text for piece in (*pieces, *ids)) or redact(text) != text:
+    strings = {one for line in text.splitlines() for one in strings_in(json.loads(line))}
+    suspects = (one for one in strings if not is_word(one) and redact(one) != one)
+    if any(piece in text for piece in (*pieces, *ids)) or any(suspects):
         raise Unsafe(
             "The recording would still hold something of the account, so nothing was saved",
             cure="Please report this, with the version and without any file.",

@@ -16,7 +16,7 @@ import yaml
 
 from kimi_provider.recordings import Recording
 from kimi_provider.simulator import SimulatorServer
-from tests.harness import Process, Simulator, clean_environment, free_port
+from tests.harness import ROOT, Process, Simulator, clean_environment, free_port
 from tests.security.needles import Needles, composed_token, watch
 
 from .running import COMMAND, run
@@ -380,6 +380,12 @@ def test_simulate_plays_the_recording(tmp_path: Path, simulator: Simulator) -> N
         done.stdout,
     )
     sentence(refused, "the recording has no such call")
+
+
+def test_simulate_says_when_the_recording_needs_an_overlay(tmp_path: Path) -> None:
+    command = [*COMMAND, "simulate", "--port", "0", "--scenario", str(ROOT / "tests/recorded/renamed.jsonl")]
+    with Process(command, tmp_path / "play.log", clean_environment(tmp_path), tmp_path) as playing:
+        playing.wait_for(r"It plays \S+/renamed\.jsonl: \d+ calls\.\n.*values that upstream\.yaml lacks", 30)
 
 
 @pytest.mark.parametrize(
