@@ -49,7 +49,7 @@ class Conversation:
         self.lasts = self._on and (self.repeats or self.named or bool(request.tools))
         self._setup = digest(who, setup) if self.lasts else ""
         self._name = digest("name", who, request.conversation) if request.conversation else None
-        self._canonical = canonical(self._turns) if self.lasts else []
+        self._canonical = canonical(self._turns, request.tools) if self.lasts else []
         #: The chat to go on with; None: a new one.
         self.head: StoredChat | None = None
 
@@ -114,7 +114,7 @@ class Conversation:
         if answer is not None and (self.head is None or self.head.history is not None or not self.head.removable):
             before = self.head.history if self.head is not None else None
             said = self._canonical if self.head is None else self._canonical[self._answered :]
-            history = extended(before or "", [*said, *canonical([answer])])
+            history = extended(before or "", [*said, *canonical([answer], self._request.tools)])
         self.head = None
         answer_id = self._request.answer_id
         return await self._registry.keep(

@@ -1,8 +1,8 @@
 """What was said, as hashes: two histories have the same one when a model would make nothing of their difference.
 
 Callers send the whole conversation with every request, our own answers included, in the form that their API gave these:
-ids of calls anew, arguments written otherwise, an answer's text in blocks or with the list of its sources below. That
-is no difference; every other one is. Pure.
+ids of calls anew, arguments written otherwise or with their defaults, an answer's text in blocks or with the list of
+its sources below. That is no difference; every other one is. Pure.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from ..request import FilePart, Message, TextPart
+from ..request import FilePart, Message, TextPart, ToolSpec
 
 #: The sources that callers see below a text; the model never wrote them.
 _SOURCE_LIST: Final = re.compile(r"(?:\n+\[\d+\] (?:[^\n]*: )?https?://\S+)+\s*$")
@@ -31,22 +31,23 @@ def extended(history: str, turns: Iterable[bytes]) -> str:
     return history
 
 
-def canonical(messages: Sequence[Message]) -> list[bytes]:
-    """One text for each of `messages`, which are a history's turns from some point on."""
+def canonical(messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> list[bytes]:
+    """One text for each of `messages`, which are a history's turns from some point on; `tools` are those it has."""
     #: Calls by their place: their ids differ between a caller's requests.
     places: dict[str, int] = {}
+    defaults = {tool.name: _defaults(tool.parameters) for tool in tools}
     turns = []
     for message in messages:
         for call in message.tool_calls:
             places[call.id] = len(places)
-        turns.append(_json(_turn(message, places)))
+        turns.append(_json(_turn(message, places, defaults)))
     return turns
 
 
-def _turn(message: Message, places: dict[str, int]) -> list[Any]:
+def _turn(message: Message, places: Mapping[str, int], defaults: Mapping[str, Mapping[str, Any]]) -> list[Any]:
     if message.role == "assistant":
         text = "".join(part.text for part in message.parts if isinstance(part, TextPart)).strip()
-        calls = [[call.name, _arguments(call.arguments)] for call in message.tool_calls]
+        calls = [[call.name, _arguments(call.arguments, defaults.get(call.name, {}))] for call in message.tool_calls]
         return ["assistant", _SOURCE_LIST.sub("", text), calls, *_files(message)]
     called = message.tool_call_id or message.name or ""
     return [message.role, message.text, places.get(called, called), message.is_error, *_files(message)]
@@ -61,11 +62,21 @@ def _files(message: Message) -> list[list[Any]]:
     ]
 
 
-def _arguments(text: str) -> Any:
+def _defaults(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that arguments have anyway."""
+    properties = parameters.get("properties")
+    fields = properties.items() if isinstance(properties, Mapping) else ()
+    return {key: field["default"] for key, field in fields if isinstance(field, Mapping) and "default" in field}
+
+
+def _arguments(text: str, defaults: Mapping[str, Any]) -> Any:
     try:
-        return _plain(json.loads(text))
+        found = _plain(json.loads(text))
     except (ValueError, RecursionError):
         return text
+    if not isinstance(found, dict):
+        return found
+    return {key: value for key, value in found.items() if key not in defaults or value != defaults[key]}
 
 
 def _json(value: object) -> bytes:

@@ -221,13 +221,18 @@ async def test_it_goes_on_without_an_account_store(world: World) -> None:
         lambda answer: replace(
             answer, tool_calls=(ToolCall(id="other", name="read_file", arguments='{ "path":"a" }'),)
         ),
+        lambda answer: replace(
+            answer, tool_calls=(ToolCall(id="c", name="read_file", arguments='{"all": false, "path": "a"}'),)
+        ),
         lambda answer: replace(answer, parts=(TextPart(text="See [1] "), TextPart(text="note two.\n"))),
         lambda answer: replace(answer, parts=(*answer.parts, TextPart(text="\n\n[1] Page: https://example.com/a"))),
     ],
-    ids=["ids and spelling", "text in pieces", "list of sources"],
+    ids=["ids and spelling", "defaults", "text in pieces", "list of sources"],
 )
 async def test_what_an_api_makes_of_an_answer_is_no_change(world: World, changed: Callable[[Message], Message]) -> None:
-    talk = Talk(world, world.engine(), SYSTEM)
+    fields = {"path": {"type": "string"}, "all": {"type": "boolean", "default": False}}
+    read = ToolSpec(name="read_file", parameters={"type": "object", "properties": fields})
+    talk = Talk(world, world.engine(), SYSTEM, tools=(read,))
     answer = changed(await talk.says(f"See [1] note two.\n\n{CALL.format('a')}", user("This is note one.")))
     talk.messages[-1] = answer
     await talk.says("Good.", result(answer.tool_calls[0].id, "note three"))

@@ -61,12 +61,13 @@ def run(tools: str, colours: Path, *command: str, **env: str) -> str:
 
 
 def finished(simulator: Simulator, colours: Path, said: str, before: int = 0) -> None:
-    """The task is done, in three calls behind `before` others."""
+    """The task is done, in three calls behind `before` others, which go on in one chat."""
     assert DONE in said
     assert colours.read_text() == "red\ngreen\n"
     asked = prompts(simulator)[before:]
     assert "blue" in asked[1].rpartition("[TOOL RESULT")[2]
     assert len(asked) == 3
+    assert len({call["chat_id"] for call in simulator.state()["calls"][before:]}) == 1
 
 
 def claude_code(gateway: Gateway, simulator: Simulator, tools: str, colours: Path, **env: str) -> None:
