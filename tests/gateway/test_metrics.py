@@ -66,7 +66,7 @@ class World:
         with self.client() as http:
             return http.post(
                 "/v1/chat/completions",
-                json={"model": model, "messages": [{"role": "user", "content": WORDS}], **more},
+                json={"model": model, "messages": [{"role": "user", "content": WORDS}]} | more,
             )
 
     def scrape(self, path: str = "/kimi/metrics") -> Scrape:
@@ -192,6 +192,17 @@ def test_what_goes_wrong(world: World, scenario: str, status: int, gains: dict[s
     world.simulator.queue(scenario)
     assert world.ask().status_code == status
     assert grown(before, world.scrape()) == gains
+
+
+def test_a_conversation_that_moves(world: World) -> None:
+    """Its chat is in an account that refuses the second message; the other account is told everything."""
+    said = {"role": "user", "content": WORDS}
+    answer = world.ask().json()["choices"][0]["message"]["content"]
+    before = world.settled(lambda now: now("kimi_accounts", state="cooling") == 0)
+    world.simulator.queue("quota")
+    history = [said, {"role": "assistant", "content": answer}, said]
+    assert world.ask(messages=history).status_code == 200
+    assert grown(before, world.scrape()) == ANSWERED | {"kimi_failovers_total quota_exhausted": 1}
 
 
 def test_what_callers_do_wrong(world: World) -> None:
