@@ -65,7 +65,7 @@ def doctor(
         try:
             code = _live(engine, _account(engine, account), record=record, overlay=overlay, show=show, yes=yes)
         finally:
-            engine.pool.close()
+            asyncio.run(engine.close())
     raise typer.Exit(code)
 
 

@@ -31,6 +31,7 @@ from ..protocols import ChatProtocol, LiveModel
 from ..protocols.connect import ConnectProtocol
 from ..protocols.rest import RestProtocol
 from ..settings import Settings
+from ..store import StoredChat
 from ..tap import Exchange, listening
 from ..upstream import Upstream, merged, read_overlay
 from ..web import Session
@@ -218,10 +219,18 @@ class _Probing:
                     prompt,
                     timeout_s=self._asks.timeout_s,
                     chat_id=chat_id,
-                    opened=lambda new: self._opened.append((protocol, new)),
+                    opened=lambda new: self._open(protocol, new),
                 )
         except KimiError as exc:
             return Asked(failure=exc)
+
+    def _open(self, protocol: ChatProtocol, chat_id: str) -> None:
+        """Written down at once: whatever becomes of this process, another one removes the chat."""
+        self._opened.append((protocol, chat_id))
+        account_id = self._account.id
+        self._engine.registry.opened(
+            StoredChat(chat_id=chat_id, account_id=account_id, protocol=protocol.name, removable=True)
+        )
 
     async def _remove(self) -> None:
         """The chats that were opened here."""
@@ -231,7 +240,9 @@ class _Probing:
         for protocol, chat_id in self._opened:
             try:
                 await protocol.delete_chat(await self._session(), chat_id)
+                self._engine.registry.removed(chat_id)
             except KimiError as exc:
+                self._engine.registry.not_removed(chat_id)
                 failure = exc
         self._step(title, f"{len(self._opened)} removed" if failure is None else "", failure=failure)
 

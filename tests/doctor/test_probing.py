@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
 from collections.abc import Iterator
@@ -72,8 +73,8 @@ async def test_a_pair_under_other_names_is_kept_and_the_names_are_learned(world:
     session = await taught.keeper.session(taught.pool.accounts[0])
     renewed = await taught.keeper.session(taught.pool.accounts[0], rejected=session.access_token)
     assert renewed.access_token != session.access_token, "the stored pair can be refreshed"
-    engine.pool.close()
-    taught.pool.close()
+    await engine.close()
+    await taught.close()
 
 
 async def test_chats_are_removed_when_the_probing_breaks_off(world: World) -> None:
@@ -91,7 +92,25 @@ async def test_chats_are_removed_when_the_probing_breaks_off(world: World) -> No
     assert state["chats"] == []
     assert len(state["deleted"]) == 1
     assert steps[-1].title == "removal of our chats"
-    engine.pool.close()
+    await engine.close()
+
+
+async def test_a_chat_that_can_not_be_removed_now_is_removed_later(world: World) -> None:
+    methods = [f"{service}.v1.ChatService/DeleteChat" for service in ("kimi.chat", "kimi.gateway.chat")]
+    world.server.change(unimplemented=methods)
+    engine = world.engine("access_token", "refresh_token", overlay={"chats": {"retry_s": [0.01]}})
+    _, steps = await world.probed(engine)
+    assert [step.title for step in steps if step.failure] == ["removal of our chats"]
+    left = {chat["id"] for chat in world.server.snapshot()["chats"]}
+    assert left
+    world.server.change(unimplemented=[])
+    for _ in range(400):
+        await engine.tidier.sweep()
+        if not world.server.snapshot()["chats"]:
+            break
+        await asyncio.sleep(0.05)
+    assert {*world.server.snapshot()["deleted"]} >= left
+    await engine.close()
 
 
 async def test_an_old_opaque_token_is_asked_over_the_older_protocol_alone(world: World) -> None:
@@ -103,7 +122,7 @@ async def test_an_old_opaque_token_is_asked_over_the_older_protocol_alone(world:
     assert [step.title for step in steps if step.failure] == []
     assert {one.exchange.path.split("/")[1] for one in probed.heard} == {"api"}
     assert [answer.number for answer in questions.answers(probed)] == [1, 27]
-    engine.pool.close()
+    await engine.close()
 
 
 async def test_an_access_token_alone_is_not_refreshed(world: World) -> None:
@@ -112,7 +131,7 @@ async def test_an_access_token_alone_is_not_refreshed(world: World) -> None:
     assert not any("refresh" in call for call in plan)
     probed, _ = await world.probed(engine)
     assert not any("RefreshToken" in one.exchange.path for one in probed.heard)
-    engine.pool.close()
+    await engine.close()
 
 
 async def test_a_model_that_no_row_has_is_told_and_costs_nothing(world: World) -> None:
@@ -121,7 +140,7 @@ async def test_a_model_that_no_row_has_is_told_and_costs_nothing(world: World) -
     failed = {step.title: step.failure for step in steps if step.failure}
     assert [*failed] == ["chat with kimi-k9"]
     assert "no model 'kimi-k9'" in str(failed["chat with kimi-k9"])
-    engine.pool.close()
+    await engine.close()
 
 
 async def test_a_credential_in_a_recording_stops_it(world: World) -> None:
@@ -134,4 +153,4 @@ async def test_a_credential_in_a_recording_stops_it(world: World) -> None:
     for leak in (access, access[40:60], probed.account.id, composed_token()):
         with pytest.raises(KimiError, match="nothing was saved"):
             taking.taken(replace(probed, overlay={"leak": leak}))
-    engine.pool.close()
+    await engine.close()
