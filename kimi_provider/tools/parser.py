@@ -28,6 +28,8 @@ from .parameter_reader import ParameterReader
 
 #: Text is taken in pieces of this size, so that no step copies more than that.
 _PIECE_CHARS = 8192
+#: What a model closes its turn with, as far as it has come: white space, closing tags, native tokens, a fence.
+_CLOSING = regex.compile(r"(?:[\s`]|</[\w:.-]{0,40}>|<\|\w{0,40}\|>)*+(?:</?[\w:.-]{0,40}|<\|\w{0,40}\|?)?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,11 +91,13 @@ class ToolParser:
         self._blanks: list[str] = []
         self._blanks_behind: list[str] | None = None
         self._shown = False
+        #: What follows when no further call is wanted.
+        self._behind = ""
 
     @property
     def stopped(self) -> bool:
-        """Nothing that follows matters: the one call that was allowed is complete."""
-        return self._calls.full
+        """Nothing that follows matters: behind the one call that was allowed the model goes on."""
+        return self._calls.full and _CLOSING.fullmatch(self._behind) is None
 
     @property
     def outcome(self) -> Outcome:
@@ -118,7 +122,7 @@ class ToolParser:
 
     def _advance(self) -> None:
         source = self._source
-        while not self.stopped:
+        while not self._calls.full:
             if self._body is None:
                 if not self._text(source):
                     return
@@ -131,6 +135,8 @@ class ToolParser:
             if status is Status.NOTHING:
                 self._nothing(source)
             self._body = None
+        if not self.stopped:
+            self._behind += source.text[source.at :]
         source.at = len(source.text)
 
     def _skip_gap(self, source: Source, gap: list[str]) -> bool:

@@ -432,6 +432,15 @@ async def test_an_answer_that_the_caller_has_not_as_it_was_written_is_told_anew(
     assert chats_used(world)[0] not in left(world)
 
 
+@BOTH
+async def test_the_only_call_that_is_wanted_is_gone_on_from(world: World, protocol: str) -> None:
+    talk = Talk(world, world.engine(kimi_protocol=protocol), SYSTEM, parallel_tool_calls=False)
+    answer = await talk.says(CALL.format("a"), user("Read note a"))
+    await talk.says("Good.", result(answer.tool_calls[0].id, "note three"))
+    assert talk.went_on() is True
+    assert world.state["cancelled"] == []
+
+
 async def test_a_repaired_answer_is_told_anew(world: World) -> None:
     talk = Talk(world, world.engine(), SYSTEM)
     world.server.queue("say", text=CALL.format("a").replace("read_file", "unknown"))
