@@ -195,13 +195,17 @@ def test_what_goes_wrong(world: World, scenario: str, status: int, gains: dict[s
 
 
 def test_a_conversation_that_moves(world: World) -> None:
-    """Its chat is in an account that refuses the second message; the other account is told everything."""
+    """Its chat is in an account that refuses one more message; the other account is told everything."""
     said = {"role": "user", "content": WORDS}
-    answer = world.ask().json()["choices"][0]["message"]["content"]
+    history = [said]
+    for _ in range(3):
+        answer = world.ask(messages=history)
+        history += [answer.json()["choices"][0]["message"], said]
+    assert answer.headers["llm_provider-x-kimi-conversation"] == "continued"
     before = world.settled(lambda now: now("kimi_accounts", state="cooling") == 0)
     world.simulator.queue("quota")
-    history = [said, {"role": "assistant", "content": answer}, said]
-    assert world.ask(messages=history).status_code == 200
+    answer = world.ask(messages=history)
+    assert (answer.status_code, answer.headers["llm_provider-x-kimi-conversation"]) == (200, "new")
     assert grown(before, world.scrape()) == ANSWERED | {"kimi_failovers_total quota_exhausted": 1}
 
 
