@@ -87,6 +87,20 @@ def test_a_fallback_answers_and_says_so(
     assert [body["model"] for body in other.bodies] == models
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("surface", [*BODIES, "gemini"])
+def test_traffic_moves_to_the_fallback_and_back(
+    routed: Gateway, simulator: Simulator, other: OtherProvider, surface: str, stream: bool
+) -> None:
+    for broken in (False, True, False):
+        simulator.scenario("unavailable" if broken else None, times=None)
+        other.reset()
+        answer = ask(routed, surface, "kimi", stream)
+        assert answer.status_code == 200, answer.text
+        assert ("Another" if broken else "[simulator]") in answer.text
+        assert bool(other.bodies) is broken
+
+
 @pytest.mark.parametrize("surface", [*BODIES, "gemini"])
 def test_kimi_answers_and_says_so(routed: Gateway, surface: str) -> None:
     for stream in (False, True):

@@ -87,6 +87,7 @@ def both(
 
 GEMINI = {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+FOUND = {"type": "search_result", "source": "x", "title": "T", "content": [{"type": "text", "text": "Hi"}]}
 REQUESTS: list[tuple[str, str, dict[str, Any] | None]] = [
     ("POST", "/v1/chat/completions", {"model": "theirs", "messages": ASK}),
     ("POST", "/v1/chat/completions", {"model": "theirs", "messages": ASK, "stream": True}),
@@ -111,6 +112,14 @@ REQUESTS: list[tuple[str, str, dict[str, Any] | None]] = [
     ("POST", "/v1beta/models/nothing:generateContent", GEMINI),
     ("POST", "/v1/models/theirs:generateContent", GEMINI),
     ("POST", "/models/their-llama:generateContent", GEMINI),
+    ("POST", "/v1/messages/count_tokens", {"model": "theirs", "messages": ASK, "tools": [{"name": "f"}]}),
+    ("POST", "/v1/messages/count_tokens", {"model": "theirs", "messages": [{"role": "user", "content": [FOUND]}]}),
+    ("POST", "/v1/responses/input_tokens", {"model": "theirs", "input": "Hi"}),
+    ("POST", "/utils/token_counter", {"model": "theirs", "messages": ASK}),
+    # What we refuse in requests to our models stays LiteLLM's business in theirs.
+    ("POST", "/v1/chat/completions", {"model": "theirs", "messages": [{"role": "user", "content": [{"type": "x"}]}]}),
+    ("POST", "/v1/messages", {"model": "theirs", "messages": ["Hi"], "max_tokens": 4000}),
+    ("POST", "/v1/responses", {"model": "theirs", "input": [{"role": "user", "content": 5}]}),
     ("GET", "/v1/models/theirs", None),
     ("GET", "/health/readiness", None),
     ("GET", "/model/info?litellm_model_id=none", None),

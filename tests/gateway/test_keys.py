@@ -103,10 +103,12 @@ GENERATE = [
     Route("generate-bare", "/models/{model}:generateContent"),
     Route("stream", "/v1beta/models/{model}:streamGenerateContent?alt=sse", stream=True),
     Route("stream-v1", "/v1/models/{model}:streamGenerateContent", stream=True),
+    Route("stream-bare", "/models/{model}:streamGenerateContent?alt=sse", stream=True),
 ]
 COUNT = [
     Route("count", "/v1beta/models/{model}:countTokens", answers=False),
     Route("count-v1", "/v1/models/{model}:countTokens", answers=False),
+    Route("count-bare", "/models/{model}:countTokens", answers=False),
 ]
 LISTS = [Route("list", "/v1beta/models", answers=False), Route("get", "/v1beta/models/{model}", answers=False)]
 ANSWERS = [CHAT, CHAT_STREAM, *GENERATE]

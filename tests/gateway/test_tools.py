@@ -195,17 +195,28 @@ def test_results_go_back_in_their_order(surface: Surface, simulator: Simulator, 
         at = prompt.index(words, at) + len(words)
 
 
-def test_a_result_with_an_image(surface: Surface, simulator: Simulator) -> None:
+def test_a_result_with_an_image(surface: Surface, simulator: Simulator, stream: bool) -> None:
     step = Step(calls=(Call(name="add", arguments={"a": 1}),), results=(Result(text="see there", image=PNG),))
     says(simulator, "A picture.")
-    assert surface.ask(replace(BOTH, steps=(step,)), stream=True).text == "A picture."
+    assert surface.ask(replace(BOTH, steps=(step,)), stream=stream).text == "A picture."
     assert "see there" in prompts(simulator)[0]
     assert [file["type"] for file in simulator.state()["files"]] == ["image"]
     assert sum("file" in block for block in simulator.chat_bodies()[0]["message"]["blocks"]) == 1
 
 
+#: OpenAI's APIs have no sign of an error: there the text says it.
+ERRORS = {"messages": "[TOOL RESULT for call_0_0: failed]\nboom", "gemini": '{"error":"boom"}'}
+
+
+def test_an_error_result(surface: Surface, simulator: Simulator, stream: bool) -> None:
+    step = Step(calls=(Call(name="add", arguments={"a": 1}),), results=(Result(text="boom", is_error=True),))
+    says(simulator, "It failed.")
+    assert surface.ask(replace(BOTH, steps=(step,)), stream=stream).text == "It failed."
+    assert ERRORS.get(surface.name, "]\nboom") in prompts(simulator)[0]
+
+
 @pytest.mark.parametrize("image", [b"", PNG], ids=["text", "image"])
-def test_an_error_result_is_told_as_one(surfaces: dict[str, Surface], simulator: Simulator, image: bytes) -> None:
+def test_one_error_among_results(surfaces: dict[str, Surface], simulator: Simulator, image: bytes) -> None:
     step = Step(
         calls=(Call(name="add", arguments={"a": 1}), Call(name="add", arguments={"a": 2})),
         results=(Result(text="boom", image=image, is_error=True), Result(text="fine")),
@@ -214,13 +225,6 @@ def test_an_error_result_is_told_as_one(surfaces: dict[str, Surface], simulator:
     assert surfaces["messages"].ask(replace(BOTH, steps=(step,)), stream=False).text == "It failed."
     assert "[TOOL RESULT for call_0_0: failed]\nboom" in prompts(simulator)[0]
     assert "[TOOL RESULT for call_0_1]\nfine" in prompts(simulator)[0]
-
-
-def test_an_error_of_geminis_is_in_the_result(surfaces: dict[str, Surface], simulator: Simulator) -> None:
-    step = Step(calls=(Call(name="add", arguments={"a": 1}),), results=(Result(text="boom", is_error=True),))
-    says(simulator, "It failed.")
-    assert surfaces["gemini"].ask(replace(BOTH, steps=(step,)), stream=False).text == "It failed."
-    assert '{"error":"boom"}' in prompts(simulator)[0]
 
 
 # --- JSON -------------------------------------------------------------------------------------------------
