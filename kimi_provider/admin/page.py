@@ -24,6 +24,7 @@ from ..accounts.understanding import duration
 from ..errors import CredentialMissing, KimiError, Unavailable
 from ..observe import redact
 from ..settings import Settings
+from ..wording import HEADLINES_ID
 from . import HEADERS, render, static
 from .door import CSRF_HEADER, Door, is_own_origin
 from .roster import Roster
@@ -181,8 +182,16 @@ class AccountPage:
         return {"when": when, "name": one.short_id, "what": self._what(one)}
 
     def _what(self, one: FailureRow) -> str:
-        event = FAILURE_EVENTS[one.event][self._lang] if one.event in FAILURE_EVENTS else one.event
-        return ": ".join(filter(None, (event, redact(one.message))))
+        headline = HEADLINES_ID.get(one.code, "") if self._lang == "id" else ""
+        if not one.event:  # it still goes on: the service's own words
+            return ": ".join(filter(None, (headline, redact(one.message))))
+        words = [FAILURE_EVENTS[one.event][self._lang]]
+        if one.pause_s is not None:
+            words.append(self._t["for"].format(time=duration(one.pause_s, self._lang)))
+        if one.scope:
+            words.append(f"({_concerned(one.scope)})")
+        why = headline or (one.code.replace("_", " ") if one.code else redact(one.message))
+        return ": ".join(filter(None, (" ".join(words), why)))
 
     # --- actions ---
 

@@ -62,13 +62,17 @@ class CooldownRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FailureRow:
-    """Something that went wrong with an account. `event` is the audit trail's word for it, "" when it still goes on."""
+    """Something that went wrong with an account. `event` is the audit trail's word for it, "" when it still goes on;
+    `pause_s` and `scope` tell for how long and for what an account was put aside.
+    """
 
     at: float | None
     short_id: str
     code: str
     message: str
     event: str = ""
+    pause_s: float | None = None
+    scope: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,8 +213,19 @@ def _last_error(
 
 def failure_row(entry: AuditEntry, short_id: str) -> FailureRow:
     """An entry of the audit trail, whose detail begins with the code of the error."""
-    code = entry.detail.split(" ", 1)[0] if entry.event in ("put aside", "stopped") else ""
-    return FailureRow(at=entry.at, short_id=short_id, code=code, message=entry.detail, event=entry.event)
+    code, *aside = entry.detail.split(" ") if entry.event in ("put aside", "stopped") else [""]
+    pause_s, scope = None, ""
+    if len(aside) >= 3:  # "rate_limited for 30 s SCENARIO_CHAT"
+        pause_s, scope = float(aside[1]), " ".join(aside[3:])
+    return FailureRow(
+        at=entry.at,
+        short_id=short_id,
+        code=code,
+        message=entry.detail,
+        event=entry.event,
+        pause_s=pause_s,
+        scope=scope,
+    )
 
 
 def account_json(row: AccountRow, now: float) -> dict[str, Any]:

@@ -11,9 +11,31 @@ from pathlib import Path
 from typing import Final
 
 from ..settings import Settings
+from ..wording import Language
 from .opening import state_url
 
-_CURE: Final = "Set KIMI_STATE_URL=postgresql://... and KIMI_SECRET_KEY (openssl rand -base64 32)"
+_CURE: Final[dict[Language, str]] = {
+    "en": "Set KIMI_STATE_URL=postgresql://... and KIMI_SECRET_KEY (openssl rand -base64 32)",
+    "id": "Isi KIMI_STATE_URL=postgresql://... dan KIMI_SECRET_KEY (openssl rand -base64 32)",
+}
+_IN_MEMORY: Final[dict[Language, str]] = {
+    "en": "accounts are kept in memory only and end with this process. {cure}.",
+    "id": "akun hanya disimpan di memori dan berakhir bersama proses ini. {cure}.",
+}
+_KEY_IS_LOCAL: Final[dict[Language, str]] = {
+    "en": "PostgreSQL is shared, but the key that seals it is a file of this machine. Set KIMI_SECRET_KEY to the same "
+    "value on every machine (openssl rand -base64 32).",
+    "id": "PostgreSQL dipakai bersama, tetapi kunci segelnya berkas mesin ini. Isi KIMI_SECRET_KEY dengan nilai yang "
+    "sama di setiap mesin (openssl rand -base64 32).",
+}
+_IN_CONTAINER: Final[dict[Language, str]] = {
+    "en": "{folder} is inside this container: accounts will be lost with it. {cure}, or mount a volume there.",
+    "id": "{folder} ada di dalam container ini: akun akan hilang bersamanya. {cure}, atau pasang volume di sana.",
+}
+_SEVERAL: Final[dict[Language, str]] = {
+    "en": "{platform} may run several instances, which would log each other's accounts out. {cure}.",
+    "id": "{platform} dapat menjalankan beberapa instans, yang akan saling mengeluarkan akun. {cure}.",
+}
 
 #: Variables that platforms set which run several instances of one program.
 _PLATFORMS: Final = {
@@ -29,27 +51,24 @@ _CONTAINER_MARKS: Final = (".dockerenv", "run/.containerenv")
 
 
 def durability_hint(settings: Settings, environment: Mapping[str, str], *, root: Path = Path("/")) -> str | None:
-    """The sentence, or None when accounts last. `root` is the file system looked at. Raises StoreError."""
+    """The sentence in the settings' language, or None when accounts last. `root` is the file system looked at. Raises
+    StoreError.
+    """
     if settings.kimi_demo:
         return None
+    language = settings.kimi_lang
+    cure = _CURE[language]
     url = state_url(settings)
     if url is None:
-        return f"accounts are kept in memory only and end with this process. {_CURE}."
+        return _IN_MEMORY[language].format(cure=cure)
     if url.get_backend_name() == "postgresql":
-        if settings.kimi_secret_key is None:
-            return (
-                "PostgreSQL is shared, but the key that seals it is a file of this machine. "
-                "Set KIMI_SECRET_KEY to the same value on every machine (openssl rand -base64 32)."
-            )
-        return None
+        return _KEY_IS_LOCAL[language] if settings.kimi_secret_key is None else None
     folder = Path(str(url.database)).absolute().parent
     platform = next((name for variable, name in _PLATFORMS.items() if environment.get(variable)), None)
     contained = platform is not None or any((root / mark).exists() for mark in _CONTAINER_MARKS)
     if contained and not _mounted(folder, root):
-        return f"{folder} is inside this container: accounts will be lost with it. {_CURE}, or mount a volume there."
-    if platform is not None:
-        return f"{platform} may run several instances, which would log each other's accounts out. {_CURE}."
-    return None
+        return _IN_CONTAINER[language].format(folder=folder, cure=cure)
+    return _SEVERAL[language].format(platform=platform, cure=cure) if platform is not None else None
 
 
 def _mounted(folder: Path, root: Path) -> bool:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from kimi_provider.admin.rows import FAILURES
+from kimi_provider.admin.words import FAILURE_EVENTS
 from kimi_provider.store import StoredCooldown, StoredFailure, StreamWish, Usage
 from tests.harness import Simulator
 
@@ -250,6 +252,35 @@ def test_cool_downs_and_failures_are_shown(site: Site, visit: Visit) -> None:
     expect(row).to_contain_text("3 failed")
     expect(row).to_contain_text("about 45 000 tokens")
     expect(page.locator(".failures tbody tr")).to_have_count(1)
+
+
+@pytest.mark.parametrize(
+    ("language", "now", "words"),
+    [
+        ("en", "k3-agent for another 15 min", ["stopped: account suspended", "put aside for 15 min (k3-agent): "]),
+        ("id", "k3-agent 15 mnt lagi", ["dihentikan: Akun ditangguhkan", "disisihkan selama 15 mnt (k3-agent): Perlu"]),
+    ],
+)
+def test_what_happened_is_told_in_words(
+    state_url: str, simulator: Simulator, visit: Visit, language: str, now: str, words: list[str]
+) -> None:
+    with Site(state_url, simulator, kimi_lang=language) as site:
+        ada, bob = site.add("ada"), site.add("bob")
+        assert site.roster.store is not None
+        plan = StoredFailure(code="membership_required", message="not in the plan")
+        with site.roster.store.write() as rows:
+            rows.accounts.cool(
+                StoredCooldown(account_id=ada["id"], scope="SCENARIO_A/k3-agent", failure=plan, hard=False, left_s=900)
+            )
+            rows.accounts.stop(bob["id"], StoredFailure(code="account_suspended", message="flagged"))
+        page = visit(site)
+        expect(row_of(page, ada["short_id"]).first).to_contain_text(now)
+        for number, told in enumerate(words):
+            expect(page.locator(".failures tbody tr").nth(number)).to_contain_text(told)
+
+
+def test_every_failure_has_its_words() -> None:
+    assert set(FAILURE_EVENTS) == FAILURES
 
 
 def test_a_store_that_goes_away_and_comes_back(site: Site, visit: Visit) -> None:

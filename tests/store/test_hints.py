@@ -78,3 +78,15 @@ def test_memory_only_is_told_but_not_of_a_demo(tmp_path: Path) -> None:
     assert "end with this process" in (hint(root, "sqlite://") or "")
     assert hint(root, "sqlite://", kimi_demo=True) is None
     assert hint(root, None, kimi_demo=True) is None
+
+
+def test_it_is_said_in_the_owners_language(tmp_path: Path) -> None:
+    root = machine(tmp_path, container=True)
+    for url, word in (
+        ("sqlite:////data/kimi/accounts.db", "akun akan hilang"),
+        ("sqlite://", "di memori"),
+        ("postgresql://me@db/kimi", "di setiap mesin"),
+    ):
+        said = hint(root, url, kimi_lang="id") or ""
+        assert word in said
+        assert "KIMI_SECRET_KEY" in said
