@@ -211,6 +211,7 @@ def test_bad_input(world: World, body: dict[str, Any], status: int) -> None:
     [
         *("/health", "/health/readiness", "/health/liveliness", "/kimi", "/ping", "/", "/v1/models"),
         *("/model/info", "/v1/model/info", "/model_group/info", "/settings", "/get/config/callbacks", "/metrics"),
+        "/kimi/metrics",
         *("/router/settings", "/router/fields", "/v1beta/models", "/config/list?config_type=general_settings"),
     ],
 )
