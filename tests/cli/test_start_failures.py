@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import socket
 from collections.abc import Mapping, Sequence
@@ -71,6 +72,24 @@ CASES = [
         ["API key of the official platform", "moonshot/"],
         env={"KIMI_TOKEN": "sk-0123456789abcdef0123456789abcdef"},
     ),
+    Case("store whose address is none", ["KIMI_STATE_URL must be a URL such as"], env={"KIMI_STATE_URL": JWT}),
+    Case(
+        "store on a disk that can't be written",
+        ["/proc/nowhere/accounts.db can't be opened", "KIMI_STATE_URL=sqlite:"],
+        env={"KIMI_STATE_URL": "sqlite:////proc/nowhere/accounts.db"},
+    ),
+    Case(
+        "store that is something else",
+        ["diary.db can't be opened (file is not a database)"],
+        env={"KIMI_STATE_URL": "sqlite:///diary.db"},
+        files={"diary.db": b"my diary" * 1000},
+    ),
+    Case(
+        "database that is away",
+        ["PostgreSQL at 127.0.0.1 can't be opened", "that the database is up"],
+        env={"KIMI_STATE_URL": f"postgresql://me:{JWT}@127.0.0.1:9/kimi", "KIMI_SECRET_KEY": "A" * 43 + "="},
+    ),
+    Case("secret key that is none", ["KIMI_SECRET_KEY must hold", "openssl rand"], env={"KIMI_SECRET_KEY": JWT}),
 ]
 
 
@@ -87,6 +106,21 @@ def test_one_sentence_and_nothing_started(tmp_path: Path, case: Case) -> None:
     for secret in (*JWT.split(".")[1:], "0123456789abcdef", "hello you"):
         assert secret not in done.stderr
     assert not (tmp_path / "state").exists(), "a key was made although nothing was started"
+
+
+def test_a_wrong_secret_key_names_the_missing_one_and_destroys_nothing(tmp_path: Path) -> None:
+    right, wrong = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
+    with SimulatorServer() as simulator:
+        given = simulator.login(user="ada")["refresh_token"]
+        hosts = {"KIMI_BASE_URL": simulator.url, "KIMI_AUTH_URL": simulator.url}
+        assert run(tmp_path, "accounts", "add", given=given, KIMI_SECRET_KEY=right, **hosts).returncode == 0
+        for command in (["serve", "--port", str(free_port())], ["accounts", "list"]):
+            done = run(tmp_path, *command, KIMI_SECRET_KEY=wrong, **hosts)
+            assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+            assert re.search(r"is sealed with key [0-9a-f]{8}, .*Nothing was changed", done.stderr)
+            assert not any(key in done.stderr for key in (right, wrong))
+        alive = run(tmp_path, "accounts", "check", KIMI_SECRET_KEY=right, **hosts)
+        assert (alive.returncode, alive.stderr) == (0, "")
 
 
 def test_a_port_in_use(tmp_path: Path) -> None:
