@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from sqlalchemy import update
 
+from kimi_provider.engine import KimiEngine
+from kimi_provider.errors import Unavailable
+from kimi_provider.events import TextDelta
+from kimi_provider.request import ChatRequest, Message, TextPart
 from kimi_provider.store import open_store, tables
+from kimi_provider.upstream import Upstream
 from tests.harness import ROOT, Simulator, clean_environment, quick_overlay
+from tests.postgres import Postgres
 
 from .fakes import settings_for
 
@@ -169,4 +176,49 @@ def test_streams_of_an_engine_that_is_killed_are_free_after_45_s(
         rows._connection.execute(update(tables.streams).values(expires_at=rows.now))
     with workers(1, fleet_environment(simulator, state_url, tmp_path, token, CALLS="2")) as (other,):
         assert json.loads(other.read()) == {"answers": 2, "failed": []}
+    store.close()
+
+
+@pytest.mark.timeout(300)
+def test_calls_go_on_while_the_database_is_away_and_nothing_rotates(simulator: Simulator, tmp_path: Path) -> None:
+    own = Postgres()
+    try:
+        pair = simulator.login("ada")
+        settings = settings_for(
+            simulator.url,
+            kimi_state_url=own.database(),
+            kimi_secret_key=KEY,
+            kimi_token=f"{pair['access_token']} {pair['refresh_token']}",
+        )
+        asyncio.run(_through_an_outage(KimiEngine(settings, Upstream.load(quick_overlay(tmp_path))), own, simulator))
+    finally:
+        own.close()
+
+
+async def _through_an_outage(engine: KimiEngine, database: Postgres, simulator: Simulator) -> None:
+    async def ask() -> str:
+        request = ChatRequest(model="kimi", messages=(Message(role="user", parts=(TextPart(text="Hi"),)),))
+        return "".join([event.text async for event in engine.chat(request) if isinstance(event, TextDelta)])
+
+    assert await ask()
+    await asyncio.to_thread(database.server.stop)
+    assert all(await asyncio.gather(*(ask() for _ in range(5))))
+    simulator.control("revoke", user="ada", what="access")  # now only a refresh would help
+    with pytest.raises(Unavailable, match="account store PostgreSQL"):
+        await ask()
+    assert simulator.state()["refreshes"] == 0
+    await asyncio.to_thread(database.server.start)
+    async with asyncio.timeout(120):
+        while True:
+            with suppress(Unavailable):
+                assert await ask()
+                break
+            await asyncio.sleep(0.2)
+    assert simulator.state()["refreshes"] == 1
+    await engine.close()
+    store = open_store(engine.settings)
+    assert store is not None
+    with store.read() as rows:
+        assert sum(usage.answers for usage in rows.usage.since(1)) == 7, "those of the outage are counted, too"
+        assert rows.streams("").counts() == []
     store.close()
