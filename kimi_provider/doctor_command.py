@@ -22,6 +22,7 @@ from rich.text import Text
 from . import doctor as room
 from .accounts import Account
 from .doctor import probing, questions, taking
+from .doctor.plan import plan
 from .doctor.redaction import Counts
 from .engine import KimiEngine
 from .errors import BadRequest, CredentialMissing, PermissionRefused
@@ -78,11 +79,16 @@ def _offline(test_alert: bool) -> int:
 
 
 def _print_check(ok: bool, tried: str, meaning: str, action: str = "") -> None:
-    out.print(f"[{'green' if ok else 'red'}]{'ok  ' if ok else 'FAIL'}[/] {escape(redact(tried))}")
+    out.print(f"[{'green' if ok else 'red'}]{'ok  ' if ok else 'FAIL'}[/] {escape(_line(tried))}")
     if meaning:
-        out.print(Text(f"     {redact(meaning)}", style="dim" if ok else ""))
+        out.print(Text(f"     {_line(meaning)}", style="dim" if ok else ""))
     if action:
         out.print(Text(f"     -> {action}", style="bold"))
+
+
+def _line(text: str) -> str:
+    """One line for a terminal or a comment, whatever the service put into it."""
+    return redact("".join(character if character.isprintable() else " " for character in text))
 
 
 def _check_new(path: Path) -> None:
@@ -120,7 +126,7 @@ def _live(
     engine: KimiEngine, account: Account, *, record: Path | None, overlay: Path | None, show: bool, yes: bool
 ) -> int:
     out.print(Text(f"On your account {account.short_id}, at {account.base_url}, these calls would be made:"))
-    for call in probing.plan(engine.upstream, engine.settings, account):
+    for call in plan(engine.upstream, engine.settings, account):
         out.print(Text(f"  - {call}"))
     out.print("They count on the account like any use of it. Chats of yours are neither read nor changed.")
     if not _agreed("Make these calls?", yes):
@@ -165,11 +171,11 @@ def _print_findings(probed: probing.Probed) -> None:
     if told:
         out.print("\nOpen questions of docs/protocol.md, section G, as the service answers them now:")
     for answer in told:
-        out.print(Text(f"  G.{answer.number}: {redact(answer.text)}"))
+        out.print(Text(f"  G.{answer.number}: {_line(answer.text)}"))
     if probed.found:
         out.print("\nNew to this version:")
     for found in probed.found:
-        out.print(Text(f"  - {redact(found)}"))
+        out.print(Text(f"  - {_line(found)}"))
     if not probed.overlay:
         out.print("\nupstream.yaml needs no change for what was seen.")
         return
@@ -179,7 +185,7 @@ def _print_findings(probed: probing.Probed) -> None:
 
 def _overlay_text(engine: KimiEngine, probed: probing.Probed) -> str:
     """The overlay in use with what was learned: KIMI_UPSTREAM_FILE names one file only."""
-    found = "".join(f"#   {redact(one)}\n" for one in probed.found)
+    found = "".join(f"#   {_line(one)}\n" for one in probed.found)
     head = f"# Proposed by 'kimi-provider doctor --live'. Name this file in KIMI_UPSTREAM_FILE.\n{found}"
     return head + _yaml(probing.whole_overlay(engine.settings, probed.overlay))
 

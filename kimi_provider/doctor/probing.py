@@ -1,6 +1,6 @@
 """A few cheap calls on the owner's account, to see how the service behaves now (protocol G).
 
-Law: nothing is asked that the owner was not told of (`plan`), one call after the other, on one account, within its
+Law: nothing is asked that the owner was not told of (`plan`): one call after the other, on one account, within its
 stream limit; chats opened here are removed again, however the probing ends. A call that fails in a way nobody knows is
 repeated a few times in all, with what was learned from it. What was heard stays in memory; who calls decides what
 becomes of it. The refresh comes last: it replaces the session that all other calls need.
@@ -39,6 +39,7 @@ from .asking import Asked, ask
 from .failures import errors_of, moved_model, passing_reason, respelled_tokens, unknown_reason
 from .hearing import Heard, heard
 from .learning import Lesson, lessons
+from .plan import asks_newer, asks_older
 
 #: Without these nothing else can be asked.
 _FATAL = (CredentialError, AccountSuspended, PermissionRefused, Unavailable, UpstreamTimeout)
@@ -64,33 +65,6 @@ class Probed:
     found: tuple[str, ...]
     overlay: dict[str, Any]
     upstream: Upstream = field(repr=False)
-
-
-def plan(upstream: Upstream, settings: Settings, account: Account) -> list[str]:
-    """Every call that will be made, as the owner is told before."""
-    asks = upstream.doctor
-    calls = ["who the account is (1 call)"]
-    if _connects(settings, account):
-        calls.append("the list of models (1 call)")
-        calls += [f"a short chat with {name} (1 call)" for name in asks.chats]
-        calls.append("one more message in the first of these chats (1 call)")
-        calls.append(f"a short search with {asks.search} (1 call)")
-    if _rests(settings):
-        calls.append(f"a short chat with {asks.older} over the older protocol (2 calls)")
-    calls.append("removal of these chats, and of no others (1 call each)")
-    if account.credential.refresh is not None:
-        calls.append("one token refresh (1 call)")
-    if asks.max_repeats:
-        calls.append(f"at most {asks.max_repeats} repeats of chats that fail in a way nobody knows")
-    return calls
-
-
-def _connects(settings: Settings, account: Account) -> bool:
-    return settings.kimi_protocol in ("auto", "connect") and not account.opaque
-
-
-def _rests(settings: Settings) -> bool:
-    return settings.kimi_protocol in ("auto", "rest")
 
 
 async def probe(engine: KimiEngine, account: Account, told: Callable[[Step], None]) -> Probed:
@@ -119,13 +93,13 @@ class _Probing:
         """All probes, in their order."""
         try:
             await self._who()
-            if _connects(self._settings, self._account):
+            if asks_newer(self._settings, self._account):
                 await self._models()
                 chats = [await self._chat(f"chat with {name}", name) for name in self._asks.chats]
                 if first := next(filter(None, chats), None):
                     await self._chat("one more message", self._asks.chats[chats.index(first)], chat_id=first)
                 await self._chat(f"search with {self._asks.search}", self._asks.search, prompt=self._asks.search_prompt)
-            if _rests(self._settings):
+            if asks_older(self._settings):
                 await self._chat("chat over the older protocol", self._asks.older, older=True)
         finally:
             await self._remove()

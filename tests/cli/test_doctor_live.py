@@ -360,6 +360,19 @@ def test_nothing_of_the_account_is_in_what_is_printed_or_saved(tmp_path: Path) -
     assert needles.found_in(said) == []
 
 
+def test_what_the_service_calls_things_stays_in_its_line(tmp_path: Path, simulator: Simulator) -> None:
+    """A name with a line break could add values to the overlay, one with an escape could repaint the terminal."""
+    hostile = r"TYPE_A\u001b[2J\nretry: {quota_s: 1}"
+    simulator.control("settings", renamed={"TYPE_MODEL_DEGRADE": hostile, "\ue3a0": "\ue3b0"})
+    simulator.scenario("degraded")
+    simulator.scenario("search_turn", times=None)
+    done = run(tmp_path, "doctor", "--live", "--yes", "--overlay", "new.yaml", **service(simulator))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "a notification of a kind nobody knows: TYPE_A [2J retry: {quota_s: 1}" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert [*yaml.safe_load((tmp_path / "new.yaml").read_text())] == ["citations"]
+
+
 # --- simulate --scenario ---
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kimi_provider.doctor import probing, questions, taking
+from kimi_provider.doctor.plan import plan as planned
 from kimi_provider.doctor.probing import Probed, Step
 from kimi_provider.engine import KimiEngine
 from kimi_provider.errors import KimiError
@@ -116,7 +117,7 @@ async def test_a_chat_that_can_not_be_removed_now_is_removed_later(world: World)
 async def test_an_old_opaque_token_is_asked_over_the_older_protocol_alone(world: World) -> None:
     engine = world.engine("refresh_token", kind="opaque")
     account = engine.pool.accounts[0]
-    plan = probing.plan(engine.upstream, engine.settings, account)
+    plan = planned(engine.upstream, engine.settings, account)
     assert not any("list of models" in call for call in plan)
     probed, steps = await world.probed(engine)
     assert [step.title for step in steps if step.failure] == []
@@ -127,7 +128,7 @@ async def test_an_old_opaque_token_is_asked_over_the_older_protocol_alone(world:
 
 async def test_an_access_token_alone_is_not_refreshed(world: World) -> None:
     engine = world.engine("access_token")
-    plan = probing.plan(engine.upstream, engine.settings, engine.pool.accounts[0])
+    plan = planned(engine.upstream, engine.settings, engine.pool.accounts[0])
     assert not any("refresh" in call for call in plan)
     probed, _ = await world.probed(engine)
     assert not any("RefreshToken" in one.exchange.path for one in probed.heard)
