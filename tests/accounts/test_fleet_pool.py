@@ -389,6 +389,6 @@ async def test_processes_that_start_and_write_at_the_same_moment_do_not_hinder_e
             (ada,) = [one for one in rows.usage.since(1) if one.account_id == "ada"]
             return (ada.answers, ada.failures) == (18, 18) and len(rows.accounts.cooling()) == 3
 
+    assert not any(pool._board.alone for pool in started)
     await asyncio.to_thread(lambda: [pool.close() for pool in started])
     assert counted()
-    assert not any(pool._board.alone for pool in started)
