@@ -35,7 +35,10 @@ class ChatRegistry:
 
     def __init__(self, settings: Settings, chats: Chats) -> None:
         self._chats = chats
-        self._store = open_store(settings) or memory_store()
+        store = open_store(settings)
+        self._store = store or memory_store()
+        #: What is written outlives the process.
+        self.lasting = store is not None
         self._name = uuid.uuid4().hex
         #: One transaction at a time, so that what is written stays in order.
         self._writing = threading.Lock()
@@ -106,15 +109,17 @@ class ChatRegistry:
             self.opened(chat)
         return kept
 
-    async def overdue(self) -> list[StoredChat]:
-        """What is to be removed, by us now. Also says that we still work with what we have."""
+    async def overdue(self, *, everything: bool = False) -> list[StoredChat]:
+        """What is to be removed, by us now, some of it at a time; `everything` that there is, when nobody else will.
+        Also says that we still work with what we have.
+        """
 
         def work(rows: ChatRows) -> list[StoredChat]:
             with self._lock:
                 held = list(self._held)
             if held:
                 rows.renew(held, self._chats.claim_s)
-            return rows.due(_LOOK_LIMIT, self._chats.claim_s)
+            return rows.due(_LOOK_LIMIT, self._chats.claim_s, everything=everything)
 
         return await self._asked(work, [])
 

@@ -16,6 +16,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ..accounts import Account, Lease, Pool, TokenKeeper
@@ -158,11 +159,19 @@ class Tidier:
         with self._lock:
             if self._watching is None or self._watching.done():
                 self._watching = background().submit(_watch(weakref.ref(self), self._chats.renew_s))
+                if not self._registry.lasting:
+                    _finish_at_exit(weakref.ref(self))
 
     async def sweep(self) -> None:
         """Remove what is overdue."""
         for chat in await self._registry.overdue():
             await self._remove(chat)
+
+    async def finish(self) -> None:
+        """The process ends: what no other one could remove goes now."""
+        while not self._registry.lasting and (chats := await self._registry.overdue(everything=True)):
+            for chat in chats:
+                await self._remove(chat)
 
     async def _remove(self, chat: StoredChat) -> None:
         if not chat.removable or chat.attempts >= self._chats.max_attempts:
@@ -185,6 +194,17 @@ class Tidier:
             self._not_removed(chat.account_id[:8], chat.chat_id, chat.attempts, exc)
         else:
             self._registry.removed(chat.chat_id)
+
+
+def _finish_at_exit(found: weakref.ref[Tidier]) -> None:
+    """After the background loop has begun, so that we come before it ends."""
+
+    def finish() -> None:
+        if (tidier := found()) is not None:
+            with suppress(TimeoutError):
+                background().run(tidier.finish(), _EXIT_PATIENCE_S)
+
+    atexit.register(finish)
 
 
 async def _watch(found: weakref.ref[Tidier], pause_s: float) -> None:

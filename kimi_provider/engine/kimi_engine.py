@@ -143,6 +143,7 @@ class KimiEngine:
         """An orderly end: refreshes under way bring their pairs home, counts are told, streams are given back, chats
         that are gone are forgotten.
         """
+        await self.tidier.finish()
         await self.registry.close()
         await asyncio.to_thread(self.keeper.close)
         await asyncio.to_thread(self.pool.close)

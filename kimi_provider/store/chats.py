@@ -100,10 +100,13 @@ class ChatRows:
         """They are gone, or none of our business any more."""
         self._connection.execute(delete(tables.chats).where(tables.chats.c.chat_id.in_(chat_ids)))
 
-    def due(self, limit: int, for_s: float) -> list[StoredChat]:
-        """Work with what is overdue, to remove it; nobody goes on with it any more."""
+    def due(self, limit: int, for_s: float, *, everything: bool = False) -> list[StoredChat]:
+        """Work with what is overdue, or with all that nobody here works with, to remove it; nobody goes on with it any
+        more.
+        """
         table = tables.chats
-        overdue = select(*_FIELDS).where(table.c.due_at <= self._now).order_by(table.c.due_at).limit(limit)
+        which = table.c.owner.is_(None) | (table.c.owner != self._owner) if everything else table.c.due_at <= self._now
+        overdue = select(*_FIELDS).where(which).order_by(table.c.due_at).limit(limit)
         chats = [
             StoredChat(**row._mapping) for row in self._connection.execute(overdue.with_for_update(skip_locked=True))
         ]

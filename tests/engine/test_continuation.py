@@ -213,6 +213,8 @@ async def test_it_goes_on_without_an_account_store(world: World) -> None:
     talk = await begun(world, world.engine(kimi_state_url="sqlite://"))
     await talk.knows_all()
     assert talk.went_on() is True
+    await talk.engine.close()
+    assert left(world) == []  # nobody else could
 
 
 @pytest.mark.parametrize(
