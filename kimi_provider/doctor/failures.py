@@ -43,7 +43,11 @@ def unknown_reason(error: Mapping[str, Any], upstream: Upstream) -> str | None:
     reasons = reasons_of(error)
     if not reasons or reasons[0] in table.reasons or any(place.get("paywall") for place in _places(error)):
         return None
-    spoken = " ".join(text for place in _places(error) for text in strings_in(place))
+    # The same words in which the client looks for patterns.
+    named = [
+        place.get(name) for place in _places(error) for name in ("reason", "message", "source", "localizedMessage")
+    ]
+    spoken = " ".join(words for one in named for words in strings_in(one))
     code = error.get("code") if isinstance(error.get("code"), str) else ""
     known = any(code in pattern.codes and pattern.regex.search(spoken) for pattern in table.patterns)
     return None if known else reasons[0]

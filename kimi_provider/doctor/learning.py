@@ -76,7 +76,7 @@ def _roles(text: str, references: frozenset[str]) -> Iterator[tuple[str, str]]:
         before, after = text[match.start() - 1 : match.start()], text[match.end() : match.end() + 1]
         if not (_is_sign(before) and _is_sign(after)):
             continue
-        follows_another = any(text[: match.start() - 1].endswith(ref) for ref in references)
+        follows_another = any(text.endswith(ref, 0, match.start() - 1) for ref in references)
         head = re.search(r"[^\w\s\x00-\x7f]\w*$", text[max(0, match.start() - 2 - _MAX_WORD_CHARS) : match.start() - 1])
         opens = follows_another or (head is not None and _is_sign(head[0][0]))
         yield ("separator" if opens else "start"), before
@@ -94,7 +94,7 @@ def _is_sign(character: str) -> bool:
 def _references(value: Any) -> Iterator[str]:
     for place in objects_in(value):
         for name in ("refIndex", "ref_index"):
-            if isinstance(ref := place.get(name), str):
+            if isinstance(ref := place.get(name), str) and ref:
                 yield ref
 
 

@@ -168,7 +168,8 @@ class _Probing:
             lesson = None
             if refused and trial is None and last is not None and not older:
                 lesson = moved_model(name, upstream.resolve(name), self._offered, upstream)
-            if self._repeats_left and (lesson is not None or (unknown is not None and unknown != reason)):
+            may_pass = not refused and not isinstance(asked.failure, CredentialError | PermissionRefused)
+            if self._repeats_left and (lesson is not None or (unknown not in (None, reason) and may_pass)):
                 self._repeats_left -= 1
                 trial, reason = lesson, unknown or reason
                 await asyncio.sleep(upstream.retry.backoff_s[-1] if lesson is None else 0)
