@@ -31,7 +31,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, simulator_process: Simulat
     with Serve(
         tmp, "--config", "config.yaml", "--workers", "2",
         LITELLM_MASTER_KEY=MASTER_KEY, SERVER_ROOT_PATH=PREFIX, KIMI_LANG="id", KIMI_TOKEN=token,
-        KIMI_BASE_URL=simulator_process.url, KIMI_AUTH_URL=simulator_process.url,
+        KIMI_BASE_URL=simulator_process.url, KIMI_AUTH_URL=simulator_process.url, KUBERNETES_SERVICE_HOST="10.0.0.1",
     ) as gateway:  # fmt: skip
         yield gateway
 
@@ -61,6 +61,15 @@ def test_the_page_on_two_workers_below_a_prefix(gateway: Serve, simulator: Simul
     assert "/kimi/accounts/table" not in gateway.output, "a line every two seconds would bury the others"
     assert token[-40:] not in page.content() + gateway.output
     context.close()
+
+
+def test_what_threatens_the_accounts_is_said_at_the_start_and_when_asked(gateway: Serve) -> None:
+    told = [line for line in gateway.output.splitlines() if "KIMI_STATE_URL=postgresql://" in line]
+    assert len(told) == 2, "one line of each worker"
+    hint = httpx.get(f"{gateway.url}{PREFIX}/kimi/ready", trust_env=False).json()["hint"]
+    for said in (*told, hint):
+        assert "KIMI_SECRET_KEY" in said
+        assert said.endswith(hint)
 
 
 def test_an_account_that_is_added_answers(gateway: Serve, simulator: Simulator) -> None:
