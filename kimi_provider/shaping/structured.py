@@ -23,8 +23,8 @@ from referencing.exceptions import Unresolvable
 from ..dialects import Tools
 from ..errors import BadRequest
 from ..request import JsonFormat
-from ..tools.json_reader import JsonReader, Status
-from ..tools.markup import Source, markup
+from ..tools.json_reader import JsonReader
+from ..tools.markup import Source, Status, markup
 from ..tools.mending import mended
 from ..tools.schemas import View, standard
 from ..tools.values import JsonWriter

@@ -5,8 +5,8 @@ for what follows it. Small slips are forgiven at once: raw line breaks and odd e
 trailing commas, Python's literals, fences. At anything worse the steps stop, the rest is only collected, and the
 result is BROKEN: the caller then repairs `raw` as a whole, once.
 
-An end tag inside a string is either text or the end of a call whose closing quote is missing. What follows tells:
-until then nothing more of the string is passed on, and if it was the end, reading goes on right behind it.
+An end tag inside a string (`json_string`) may have been the end of a call whose closing quote is missing; if it was,
+reading goes on right behind it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,10 @@ import re
 
 import regex
 
-from .markup import Ending, Markup, Source
+from .json_string import JsonString
+from .markup import Ending, Markup, Source, Status
 from .values import Steps
 
-_ESCAPE = regex.compile(
-    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|[^u])", regex.DOTALL
-)
 _FENCE_END = regex.compile("```")
 _FENCE = regex.compile(r"```[\w-]{0,20}\s")
 _SCALAR = regex.compile(r"[A-Za-z0-9+.\-]{1,64}(?=[^A-Za-z0-9+.\-])")
@@ -31,15 +29,6 @@ _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d{1,3})?")
 #: Deeper JSON is no call's; nothing that handles values recursively must be led on.
 _MAX_NESTING = 100
 _WORDS = {"true": True, "True": True, "false": False, "False": False, "null": None, "None": None}
-
-
-class Status(enum.Enum):
-    """How far a reader got."""
-
-    MORE = "more text is needed"
-    DONE = "complete"
-    BROKEN = "over, but not readable as it is"
-    NOTHING = "not what this reader reads"
 
 
 class _Expect(enum.Enum):
@@ -54,7 +43,7 @@ class JsonReader:
 
     def __init__(self, steps: Steps, markup: Markup, ending: Ending, *, several: bool) -> None:
         self._steps = steps
-        self._boundary = markup.boundary
+        self._ends = markup.ends_with(ending)
         self._trigger = markup.trigger_with(ending)
         self._ending = ending
         self._several = several
@@ -63,15 +52,8 @@ class JsonReader:
         self._expect = _Expect.VALUE
         self._values = 0
         self._fenced = False
-        self._in_string = False
-        self._in_key = False
-        self._key: list[str] = []
-        #: A value's closing quote was read, but not yet what proves that it is one.
-        self._quote_waits = False
+        self._string = JsonString(steps, ending)
         self._broken = False
-        #: Where in `raw` an end tag inside a string begins and ends, and the string behind it.
-        self._suspect: tuple[int, int] | None = None
-        self._behind: list[str] = []
         #: White space behind the last value: the answer's, unless an end tag follows.
         self._gap: list[str] = []
         self._raw: list[str] = []
@@ -97,8 +79,8 @@ class JsonReader:
         """Go back to a suspected end, if that is what it was; leave the own end tag behind."""
         if status is Status.MORE or status is Status.NOTHING:
             return status
-        if status is Status.BROKEN and self._suspect is not None:
-            start, end = self._suspect
+        if status is Status.BROKEN and self._string.suspect is not None:
+            start, end = self._string.suspect
             raw = self.raw
             source.put_back(raw[end:])
             self._raw = [raw[:start]]
@@ -113,8 +95,8 @@ class JsonReader:
         """Read one thing; a status ends the reading, None goes on."""
         if self._broken:
             return self._to_the_end(source)
-        if self._in_string:
-            return self._string(source)
+        if self._string.open:
+            return self._in_string(source)
         before = source.at
         more = source.skip_blanks()
         if self._values and not self._open:
@@ -146,8 +128,8 @@ class JsonReader:
         """Whether the body is over here."""
         if not self._trigger.match(source.text, source.at):
             return None
-        for pattern in (self._ending.own, self._boundary):
-            found = source.attempt(pattern) if pattern is not None else None
+        for pattern in self._ends:
+            found = source.attempt(pattern)
             if found == "wait":
                 return Status.MORE
             if found is not None:
@@ -193,8 +175,7 @@ class JsonReader:
             return self._begin(source, character)
         if character == '"':
             source.at += 1
-            self._in_string = True
-            self._steps.text_begin()
+            self._string.begin()
             return None
         if character == "]" and self._open[-1:] == ["["]:
             return self._end(source)
@@ -221,13 +202,12 @@ class JsonReader:
         match source.text[source.at]:
             case '"':
                 source.at += 1
-                self._in_string = self._in_key = True
-                self._key = []
+                self._string.begin_key()
             case "}":
                 return self._end(source)
             case ",":
                 source.at += 1
-            case "{" if self._open[-1] == "{" and not self._quote_waits:
+            case "{" if self._open[-1] == "{" and not self._string.waits:
                 self._open[-1] = "{{"
                 source.at += 1
             case _:
@@ -238,8 +218,8 @@ class JsonReader:
         if source.text[source.at] != ":":
             return self._violation()
         source.at += 1
-        self._prove_quote()
-        self._steps.key("".join(self._key))
+        self._string.prove()
+        self._steps.key(self._string.key)
         self._expect = _Expect.VALUE
         return None
 
@@ -248,7 +228,7 @@ class JsonReader:
         if character == ",":
             source.at += 1
             if self._open[-1] == "[":
-                self._prove_quote()
+                self._string.prove()
                 self._expect = _Expect.VALUE
             else:
                 self._expect = _Expect.KEY
@@ -259,7 +239,7 @@ class JsonReader:
 
     def _end(self, source: Source) -> Status | None:
         source.at += 1
-        self._prove_quote()
+        self._string.prove()
         self._expect = _Expect.COMMA
         if self._open[-1] == "{{":
             self._open[-1] = "{"
@@ -270,112 +250,25 @@ class JsonReader:
         return None
 
     def _violation(self) -> Status | None:
-        if self._suspect is not None:
+        if self._string.suspect is not None:
             return Status.BROKEN
         self._broken = True
         return None
 
-    # --- strings ------------------------------------------------------------------------------------------------
-
-    def _string(self, source: Source) -> Status | None:
-        if run := self._ending.text_run.match(source.text, source.at):
-            source.at = run.end()
-            self._text(json.loads(f'"{run[0]}"') if "\\" in run[0] else run[0])
-            return None
-        if source.ended:
-            return Status.BROKEN if source.final else Status.MORE
-        character = source.text[source.at]
-        if character == '"':
-            source.at += 1
-            self._in_string = False
-            if self._in_key:
-                self._in_key = False
-                self._expect = _Expect.COLON
-            elif self._open:
-                self._quote_waits = True
-                self._expect = _Expect.COMMA
-            else:
-                self._values += 1
-                self._quote_waits = True
-                self._prove_quote()
-            return None
-        if character == "\\":
-            return self._escape(source)
-        if character == self._ending.first and self._suspect is None:
-            assert self._ending.own is not None
-            if source.cut_off(self._ending.own):
-                source.at = len(source.text)
-                return Status.BROKEN
-            found = source.attempt(self._ending.own)
-            if found == "wait":
-                return Status.MORE
-            if isinstance(found, regex.Match):
-                begin = self._raw_chars
-                self._suspect = (begin, begin + len(found[0]))
-                source.at = found.end()
-                self._text(found[0])
-                return None
-        source.at += 1
-        self._text(character)
-        return None
-
-    def _escape(self, source: Source) -> Status | None:
-        found = source.attempt(_ESCAPE)
-        if found == "wait":
-            return Status.MORE
-        if not isinstance(found, regex.Match):
-            source.at += 1
-            self._text("\\")
-            return None
-        sign = found[0]
-        # Half a surrogate pair may turn out to be a whole one.
-        if len(sign) == 6 and sign[2:4].lower() in ("d8", "d9", "da", "db") and not source.final:
-            rest = source.text[found.end() : found.end() + 6]
-            if len(rest) < 6 and "\\u".startswith(rest[:2]):
-                return Status.MORE
-        source.at = found.end()
-        self._text(_unescaped(sign))
-        return None
-
-    def _text(self, piece: str) -> None:
-        if self._in_key:
-            self._key.append(piece)
-        elif self._suspect is not None:
-            self._behind.append(piece)
+    def _in_string(self, source: Source) -> Status | None:
+        status = self._string.read(source, self._raw_chars)
+        if self._string.open:
+            return status
+        if self._string.is_key:
+            self._expect = _Expect.COLON
+        elif self._open:
+            self._expect = _Expect.COMMA
         else:
-            self._steps.text(piece)
+            self._values += 1
+            self._string.prove()
+        return status
 
-    def _prove_quote(self) -> None:
-        """What follows has shown that the string is over, and that an end tag inside it was text."""
-        self._suspect = None
-        if self._quote_waits:
-            self._quote_waits = False
-            if self._behind:
-                self._steps.text("".join(self._behind))
-                self._behind = []
-            self._steps.text_end()
-
-    # --- broken -------------------------------------------------------------------------------------------------
-
-    def _to_the_end(self, source: Source) -> Status | None:
+    def _to_the_end(self, source: Source) -> Status:
         """Collect everything up to the first thing that can't belong to the body."""
-        while found := self._trigger.search(source.text, source.at):
-            source.at = found.start()
-            for pattern in (self._ending.own, self._boundary):
-                mark = source.attempt(pattern) if pattern is not None else None
-                if mark == "wait":
-                    return Status.MORE
-                if mark is not None:
-                    return Status.BROKEN
-            source.at += 1
-        source.at = len(source.text)
-        return Status.BROKEN if source.final else Status.MORE
-
-
-def _unescaped(sign: str) -> str:
-    """The character that an escape stands for; unknown ones stay as they are."""
-    if sign[1] == "u":
-        return json.loads(f'"{sign}"').encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # type: ignore[no-any-return]
-    if sign[1] in '"\\/bfnrt':
-        return json.loads(f'"{sign}"')  # type: ignore[no-any-return]
-    return "'" if sign == "\\'" else sign
+        found = source.find(self._trigger, self._ends)
+        return Status.MORE if found == "wait" or (found is None and not source.final) else Status.BROKEN

@@ -7,7 +7,9 @@ text is: a pattern has `WINDOW_CHARS` to match.
 
 from __future__ import annotations
 
+import enum
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, Final, Literal
 
@@ -32,6 +34,15 @@ _QUOTED = r'"[^"\\\n]{0,128}"'
 Match = Any
 #: `regex` patterns have no public generic type.
 Pattern = Any
+
+
+class Status(enum.Enum):
+    """How far a reader got."""
+
+    MORE = "more text is needed"
+    DONE = "complete"
+    BROKEN = "over, but not readable as it is"
+    NOTHING = "not what this reader reads"
 
 
 class Source:
@@ -74,6 +85,19 @@ class Source:
         whole = self.final or len(self.text) >= end
         found = pattern.match(self.text, start, end, partial=not whole)
         return "wait" if found is not None and found.partial else found
+
+    def find(self, trigger: re.Pattern[str], patterns: Iterable[Pattern]) -> Match | Literal["wait"] | None:
+        """Advance to the first place where one of `patterns` stands or may stand; None: to the end, there is none.
+        `trigger` matches all that they may begin with.
+        """
+        while place := trigger.search(self.text, self.at):
+            self.at = place.start()
+            for pattern in patterns:
+                if (found := self.attempt(pattern)) is not None:
+                    return found
+            self.at += 1
+        self.at = len(self.text)
+        return None
 
     def skip_blanks(self) -> bool:
         """Advance past white space; False when nothing follows for now."""
@@ -140,8 +164,12 @@ class Markup:
         inside = (self.parameter, self.parameter_end, self.closing_tag, self.boundary, *ends)
         self.value_run = re.compile(rf"(?:[^<&\[]+|{_harmless('<', *inside)}|{_harmless('[', *inside)})+")
 
+    def ends_with(self, ending: Ending) -> tuple[Pattern, ...]:
+        """What a body with this ending can't go on behind: its own end, and what belongs to another call."""
+        return (self.boundary,) if ending.own is None else (ending.own, self.boundary)
+
     def trigger_with(self, ending: Ending) -> re.Pattern[str]:
-        """Characters at which `boundary` or `ending` may begin."""
+        """Characters at which one of `ends_with` may begin."""
         return _trigger(self._first_characters + ending.first)
 
     def _bare_json(self) -> str:

@@ -1,10 +1,8 @@
 """Arguments between tags, read while they arrive: `<parameter name="path">a.txt</parameter>` (protocol E.5).
 
-The tool's name is known already. Law: a value is passed on as it stands, with every space and line break, as soon as
-it can't be anything else than text; values of other types wait for their end. A closing tag counts when what follows
-it can follow it, because text may hold such tags itself; if none ever does, the first one was it.
-
-The body may also be JSON, in an `<arguments>` tag or bare, or the bare value of a tool's only argument.
+The tool's name is known already. Law: what stands between two values is a tag that opens one, the call's end, or
+nothing that counts; how far a value goes is `argument_reader`'s. The body may also be JSON, in an `<arguments>` tag or
+bare, or the bare value of a tool's only argument. One that makes no sense is refused and passed over.
 """
 
 from __future__ import annotations
@@ -12,18 +10,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import regex
-
-from .argument_text import ArgumentText
+from .argument_reader import ArgumentReader
 from .calls import Calls, OpenCall
-from .json_reader import JsonReader, Status
-from .markup import ENTITY, Ending, Markup, Source
+from .json_reader import JsonReader
+from .markup import Ending, Markup, Source, Status
 from .mending import mended
 from .schemas import View
 from .values import ArgumentsWriter
-
-#: White space between a closing tag and what proves it. More of it proves it, too.
-_GAP_CHARS = 64
 
 
 class ParameterReader:
@@ -40,15 +33,10 @@ class ParameterReader:
         #: Takes the arguments, of a refused call too.
         self._writer: ArgumentsWriter | None = None
         self._json: JsonReader | None = None
-        self._value: ArgumentText | None = None
-        #: The tag that the open value stands in, if it is named like the argument; "" for a bare value.
-        self._value_tag: str | None = None
+        self._value: ArgumentReader | None = None
         self._given: set[str] = set()
         #: The body makes no sense; it is passed over.
         self._unread = False
-        #: Since a closing tag that nothing has proved: pieces of the value, and all that was read behind it.
-        self._behind: list[tuple[str, str]] | None = None
-        self._since: list[str] = []
 
     def read(self, source: Source) -> Status:
         """Advance `source`."""
@@ -59,13 +47,10 @@ class ParameterReader:
                     return status
                 return self._json_ended(status)
             if self._value is not None:
-                start = source.at
-                watched = self._behind is not None
-                more = self._read_value(source)
-                if watched and self._behind is not None:
-                    self._since.append(source.text[start : source.at])
-                if more is not None:
-                    return more
+                status = self._value.read(source)
+                if status is Status.MORE:
+                    return status
+                self._value = None
                 continue
             status_or_none = self._pass_over(source) if self._unread else self._between(source)
             if status_or_none is not None:
@@ -151,19 +136,12 @@ class ParameterReader:
 
     def _pass_over(self, source: Source) -> Status:
         """Up to the end tag, or whatever can't be part of the body."""
-        trigger = self._markup.trigger_with(self._ending)
-        while found := trigger.search(source.text, source.at):
-            source.at = found.start()
-            for pattern in (self._ending.own, self._markup.boundary):
-                mark = source.attempt(pattern) if pattern is not None else None
-                if mark == "wait":
-                    return Status.MORE
-                if isinstance(mark, regex.Match):
-                    source.at = mark.end() if pattern is self._ending.own else source.at
-                    return Status.BROKEN
-            source.at += 1
-        source.at = len(source.text)
-        return Status.BROKEN if source.final else Status.MORE
+        found = source.find(self._markup.trigger_with(self._ending), self._markup.ends_with(self._ending))
+        if found == "wait" or (found is None and not source.final):
+            return Status.MORE
+        if found is not None and found.re is self._ending.own:
+            source.at = found.end()
+        return Status.BROKEN
 
     # --- the call -------------------------------------------------------------------------------------------------
 
@@ -194,140 +172,9 @@ class ParameterReader:
             self._writer.finish(mended(self._json.raw))
         return self._done()
 
-    # --- values ---------------------------------------------------------------------------------------------------
-
     def _open_value(self, key: str, *, tag: str | None) -> None:
         assert self._writer is not None
         self._given.add(key)
-        self._value_tag = tag
-        self._value = ArgumentText(self._writer, key, self._view.member(key))
-
-    def _close_value(self) -> None:
-        assert self._value is not None
-        self._value.end()
-        self._value = None
-
-    def _read_value(self, source: Source) -> Status | None:
-        if run := self._markup.value_run.match(source.text, source.at):
-            source.at = run.end()
-            self._add("sign" if "<" in run[0] else "add", run[0])
-            return None
-        if source.ended:
-            return self._value_at_end(source) if source.final else Status.MORE
-        character = source.text[source.at]
-        if character == "&":
-            entity = source.attempt(ENTITY)
-            if entity == "wait":
-                return Status.MORE
-            if isinstance(entity, regex.Match):
-                source.at = entity.end()
-                self._add("entity", entity[0])
-                return None
-        elif source.cut_off(self._markup.parameter_end, self._markup.boundary):
-            source.at = len(source.text)
-            return None
-        else:
-            closing = self._closing(source)
-            if closing == "wait":
-                return Status.MORE
-            if closing is not None:
-                return None
-        source.at += 1
-        self._add("sign" if character in "<&" else "add", character)
-        return None
-
-    def _value_at_end(self, source: Source) -> Status | None:
-        """The text is over inside the value: it ends here, or at the first closing tag that nothing proved."""
-        if self._behind is not None:
-            source.put_back("".join(self._since))
-            self._behind = None
-            self._since = []
-        self._close_value()
-        return None
-
-    def _closing(self, source: Source) -> Any:
-        """Whether the value ends here: True when it did, "wait", or None."""
-        if self._behind is not None and (other := source.attempt(self._markup.starts)) is not None:
-            if other != "wait":
-                return self._value_at_end(source) or True
-            return other
-        end = self._end_tag(source)
-        if end is None or end == "wait":
-            return end
-        proof = self._proof(source, end)
-        if proof == "wait":
-            return proof
-        if proof:
-            if self._behind is not None:
-                behind, self._behind, self._since = self._behind, None, []
-                for how, piece in behind:
-                    self._add(how, piece)
-            self._close_value()
-            source.at = end
-            return True
-        if self._behind is None:
-            self._behind = []
-            self._since = []
-            tag = source.text[source.at : end]
-            source.at = end
-            self._add("sign", tag)
-            return True
-        return None
-
-    def _end_tag(self, source: Source) -> Any:
-        """Where a tag that may close the value ends. Without one, a further argument or the call's end closes it."""
-        if self._value_tag != "":
-            found = source.attempt(self._markup.parameter_end)
-            if found is not None:
-                return found if found == "wait" else found.end()
-            found = source.attempt(self._markup.closing_tag)
-            if found == "wait":
-                return found
-            if found is not None and found["tag"] == self._value_tag:
-                return found.end()
-            found = source.attempt(self._markup.parameter)
-            if found == "wait":
-                return found
-            if found is not None and found["key"] in self._view.properties and found["key"] not in self._given:
-                return source.at
-        if self._ending.own is None:
-            return None
-        found = source.attempt(self._ending.own)
-        return source.at if found is not None and found != "wait" else found
-
-    def _proof(self, source: Source, end: int) -> Any:
-        """Whether what follows `end` can follow a closed value: True, False or "wait"."""
-        at = end
-        if end == source.at:  # no closing tag: the tag that stands here must be what it seems
-            found = source.attempt(self._markup.parameter, end)
-            if isinstance(found, regex.Match):
-                return True
-            found = source.attempt(self._ending.own, end)
-            assert isinstance(found, regex.Match)
-            at = found.end()
-        text, gap_end = source.text, at + _GAP_CHARS
-        while at < min(len(text), gap_end) and text[at].isspace():
-            at += 1
-        if at == gap_end:
-            return True
-        if at == len(text):
-            return True if source.final else "wait"
-        waits = False
-        for pattern in (self._ending.own, self._markup.parameter, self._markup.boundary, self._markup.tag):
-            found = source.attempt(pattern, at) if pattern is not None else None
-            if found == "wait":
-                waits = True
-            elif found is not None and (pattern is not self._markup.tag or found["tag"] in self._view.properties):
-                return True
-        return "wait" if waits else False
-
-    def _add(self, how: str, piece: str) -> None:
-        assert self._value is not None
-        if self._behind is not None:
-            self._behind.append((how, piece))
-        elif how == "add":
-            self._value.add(piece)
-        elif how == "entity":
-            self._value.entity(piece)
-        else:
-            self._value.sign(piece)
+        self._value = ArgumentReader(
+            self._writer, key, self._view, self._markup, self._ending, tag=tag, given=frozenset(self._given)
+        )

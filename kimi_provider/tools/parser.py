@@ -20,8 +20,8 @@ from ..events import Event
 from ..request import ANY_TOOL, ToolChoice, ToolSpec
 from .calls import Calls, RefusedCall, new_call_id
 from .json_calls import CallSteps
-from .json_reader import JsonReader, Status
-from .markup import Ending, Source, markup
+from .json_reader import JsonReader
+from .markup import Ending, Source, Status, markup
 from .mending import mended
 from .names import Names
 from .parameter_reader import ParameterReader
