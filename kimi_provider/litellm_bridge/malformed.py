@@ -52,7 +52,7 @@ class _Turn(TypedDict):
 
 class _Tool(TypedDict):
     type: NotRequired[str | None]
-    name: str
+    name: str  # LiteLLM would make one up, for a set of MCP tools, too
 
 
 class _Choice(TypedDict):

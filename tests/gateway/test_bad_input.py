@@ -51,6 +51,13 @@ PARTS = [{"type": "text", "text": "What is this?"}, IMAGE]
             "Message 1, part 2: it is given as an image",
         ),
         ("/v1/messages", {"max_tokens": 4000, "messages": []}, 400, "messages is empty"),
+        # LiteLLM would offer it as a tool that it names itself.
+        (
+            "/v1/messages",
+            {"max_tokens": 4000, "messages": ASK, "tools": [{"type": "mcp_toolset", "mcp_server_name": "x"}]},
+            400,
+            "tools[0].name: Field required",
+        ),
         # LiteLLM would leave it out.
         (
             "/v1/messages",

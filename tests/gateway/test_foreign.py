@@ -257,10 +257,12 @@ def test_unknown_parameters_are_reported(guest: BareLiteLLM, simulator: Simulato
     assert named >= {"verbosity", "seed", "made_up", "top_k"}
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses", "generateContent"])
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_a_dead_token_names_its_cure_every_time(guest: BareLiteLLM, path: str, stream: bool) -> None:
-    body = {"model": "dead", "messages": ASK, "input": "Hi", "max_tokens": 4000, "stream": stream}
+    body: dict[str, Any] = {"model": "dead", "messages": ASK, "input": "Hi", "max_tokens": 4000, "stream": stream}
+    if path == "generateContent":
+        path, body = f"/v1beta/models/dead:{'streamGenerateContent' if stream else path}", GEMINI
     for _ in range(4):
         answer = guest.http.post(path, json=body)
         assert answer.status_code == 401, answer.text
