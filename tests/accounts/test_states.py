@@ -67,13 +67,21 @@ TABLE: list[tuple[dict[str, Any], State | None]] = [
     (told(code="deadline_exceeded"), LATE),
     (told(code="internal"), FAILED),
     (told(code="unknown"), FAILED),
+    (told(code="unimplemented"), FAILED),
     (told(code="unauthenticated"), TOKEN),
+    (told(code="resource_exhausted", needUpgrade=True, source="membership_quota_notice"), QUOTA),
+    # The older protocol's own words.
+    (told("auth.token.invalid", code=""), TOKEN),
+    (told("chat.user_stream_pushing", code=""), STREAMS),
+    (told("openai.completion.stream", code=""), BUSY),
     # Never the account's fault.
     (told("REASON_CONTENT_FILTERED", code=""), None),
     (told(code="invalid_argument", message="content_filter"), None),
     (told(code="invalid_argument"), None),
     (told(code="invalid_argument", message="the message is too long"), None),
     (told(code="not_found"), None),
+    (told("openai.completion.token_length_too_long", code=""), None),
+    (told("REASON_NOBODY_KNOWS", code="") | {"severity": "SEVERITY_BLOCK_RETRACT"}, None),
 ]
 
 
@@ -116,6 +124,13 @@ async def test_each_failure_puts_the_right_thing_aside_for_the_right_time(
     clock.now += 1
     assert pool.cooling(bad, HERE) is None
     assert {await used(pool, HERE) for _ in range(2)} == {bad, other}
+
+
+def test_every_class_of_the_table_of_errors_is_among_them() -> None:
+    known = UPSTREAM.errors
+    classes = {*known.reasons.values(), *known.codes.values(), *(one.error_class for one in known.patterns)}
+    seen = {met(complaint).code for complaint, _ in TABLE} | {errors.AccountSuspended.code}  # of which below
+    assert {*classes, known.retract_class} - seen == set()
 
 
 @pytest.mark.parametrize("complaint", [told("RATE_LIMITED"), told("REASON_QUOTA_EXCEEDED"), told("x", message="muted")])
