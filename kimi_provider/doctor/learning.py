@@ -18,6 +18,7 @@ import orjson
 from ..protocols.connect.envelope import END_STREAM
 from ..upstream import Upstream
 from .hearing import Heard, objects_in
+from .redaction import is_word
 
 #: What frames and blocks may hold that is understood or known to say nothing (protocol C.5, C.6).
 _FRAME_FIELDS: Final = frozenset(
@@ -126,7 +127,7 @@ def _tools(heard: Heard, upstream: Upstream) -> Iterator[Lesson]:
             ("questions", "question_tool_names", "asks the user"),
         ):
             names: frozenset[str] = getattr(upstream.connect, known)
-            if name not in names and isinstance(arguments.get(key), list):
+            if name not in names and is_word(name) and isinstance(arguments.get(key), list):
                 yield Lesson(
                     found=f"a native tool named {name!r} {what}",
                     overlay={"connect": {known: [*sorted(names), name]}},

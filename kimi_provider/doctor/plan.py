@@ -14,7 +14,7 @@ def plan(upstream: Upstream, settings: Settings, account: Account) -> list[str]:
     if asks_newer(settings, account):
         calls.append("the list of models (1 call)")
         calls += [f"a short chat with {name} (1 call)" for name in asks.chats]
-        calls.append("one more message in the first of these chats (1 call)")
+        calls.append("one more message in the first of these chats, and the list of its messages (2 calls)")
         calls.append(f"a short search with {asks.search} (1 call)")
     if asks_older(settings):
         calls.append(f"a short chat with {asks.older} over the older protocol (2 calls)")

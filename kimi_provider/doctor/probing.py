@@ -98,6 +98,7 @@ class _Probing:
                 chats = [await self._chat(f"chat with {name}", name) for name in self._asks.chats]
                 if first := next(filter(None, chats), None):
                     await self._chat("one more message", self._asks.chats[chats.index(first)], chat_id=first)
+                    await self._messages(first)
                 await self._chat(f"search with {self._asks.search}", self._asks.search, prompt=self._asks.search_prompt)
             if asks_older(self._settings):
                 await self._chat("chat over the older protocol", self._asks.older, older=True)
@@ -138,6 +139,15 @@ class _Probing:
             self._step(title, failure=exc)
         else:
             self._step(title, ", ".join(live.id for live in self._offered))
+
+    async def _messages(self, chat_id: str) -> None:
+        title = "list of its messages"
+        try:
+            newest = await ConnectProtocol(self._settings, self._upstream).newest_answer(await self._session(), chat_id)
+        except KimiError as exc:
+            self._step(title, failure=exc)
+        else:
+            self._step(title, "the newest answer is in it" if newest else "no answer is in it")
 
     async def _chat(
         self, title: str, name: str, *, prompt: str | None = None, chat_id: str | None = None, older: bool = False

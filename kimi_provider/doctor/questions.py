@@ -96,6 +96,16 @@ def _deletion(probed: Probed) -> str:
     return "; ".join(f"{path.removeprefix('/apiv2/')} answers {status}" for path, status in seen.items())
 
 
+def _messages(probed: Probed) -> str:
+    for one in probed.heard:
+        rows = one.body.get("messages") if isinstance(one.body, dict) else None
+        if one.exchange.path == probed.upstream.connect.list_messages and isinstance(rows, list) and rows:
+            roles = [row.get("role") for row in rows if isinstance(row, dict)]
+            paged = "more pages follow" if one.body.get("nextPageToken") else "all on one page"
+            return f"messages of a chat come as {', '.join(map(str, roles))}: {paged}"
+    return ""
+
+
 def _stages(probed: Probed) -> str:
     seen = {f"{name} {status}" for name, status in _strings_of(probed, "stage", ("name", "status"))}
     flags = {flags for (flags,) in _strings_of(probed, "text", ("flags",))}
@@ -161,6 +171,7 @@ _QUESTIONS: Final[dict[int, Callable[[Probed], str]]] = {
     12: _continuing,
     14: _flags,
     16: _deletion,
+    17: _messages,
     18: _stages,
     20: _signs,
     21: _efforts,

@@ -139,6 +139,7 @@ def test_only_what_was_told_is_asked_and_nothing_is_left_behind(tmp_path: Path, 
         "GetCurrentUser": 1,
         "GetAvailableModels": 1,
         "Chat": 5,
+        "ListMessages": 1,
         "chat": 1,
         "stream": 1,
         "DeleteChat": 4,
@@ -147,7 +148,7 @@ def test_only_what_was_told_is_asked_and_nothing_is_left_behind(tmp_path: Path, 
     state = simulator.state()
     assert [chat["name"] for chat in state["chats"]] == ["Owner's chat 1", "Owner's chat 2"], "ours are gone"
     assert state["active_streams"] == 0
-    for number in (1, 5, 9, 10, 12, 14, 16, 20, 21, 24, 28):
+    for number in (1, 5, 9, 10, 12, 14, 16, 17, 20, 21, 24, 28):
         assert re.search(rf"^  G\.{number}: ", done.stdout, re.M), number
 
 
