@@ -1,7 +1,7 @@
 """/kimi/accounts: the accounts for people, kept up to date while one looks.
 
-Values become lines of text here, templates only arrange them. The page asks every two seconds what is new and gets 204
-while nothing is; what an action did comes back as a sentence, and the table follows by itself. All addresses are
+`lines` puts what is shown into words, templates only arrange it. The page asks every two seconds what is new and gets
+204 while nothing is; what an action did comes back as a sentence, and the table follows by itself. All addresses are
 relative, so that the page works below any prefix.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from markupsafe import Markup, escape
@@ -24,15 +24,13 @@ from ..accounts.understanding import duration
 from ..errors import CredentialMissing, KimiError, Unavailable
 from ..observe import redact
 from ..settings import Settings
-from ..wording import HEADLINES_ID
 from . import HEADERS, render, static
 from .door import CSRF_HEADER, Door, is_own_origin
+from .lines import Lines
 from .roster import Roster
-from .rows import AccountRow, Added, Counts, FailureRow
-from .words import ADVICE, FAILURE_EVENTS, PAGE, STATES, TONES
+from .words import ADVICE, PAGE
 
 _FAILURES_SHOWN: Final = 10
-_DAY_S: Final = 86_400
 
 _STATIC: Final = {"kimi.css": "text/css", "htmx.min.js": "text/javascript"}
 
@@ -43,7 +41,7 @@ class AccountPage:
     def __init__(self, roster: Roster, door: Door, settings: Settings) -> None:
         self._roster, self._door, self._settings = roster, door, settings
         self._lang = settings.kimi_lang
-        self._t = PAGE[self._lang]
+        self._t, self._lines = PAGE[self._lang], Lines(self._lang)
 
     def routes(self) -> list[Route]:
         """Those of the page, its session and its static files."""
@@ -116,8 +114,9 @@ class AccountPage:
     async def _table(self) -> Markup:
         now = time.time()
         try:
-            lines = [self._line(row, now) for row in await self._roster.rows()]
-            failures = [self._failure(one, now) for one in await self._roster.failures(_FAILURES_SHOWN)]
+            durable = self._roster.durable
+            lines = [self._lines.account(row, now, durable=durable) for row in await self._roster.rows()]
+            failures = [self._lines.failure(one, now) for one in await self._roster.failures(_FAILURES_SHOWN)]
         except Unavailable:  # the page says so, and goes on asking
             inner = Markup('<p class="note bad" role="alert">{}</p>').format(self._t["store_away"])
         else:
@@ -127,71 +126,6 @@ class AccountPage:
             '<section id="table" hx-get="accounts/table?seen={}&amp;" hx-trigger="every 2s, changed from:body" '
             'hx-target="this" hx-swap="outerHTML">{}</section>'
         ).format(digest, inner)
-
-    def _line(self, row: AccountRow, now: float) -> dict[str, Any]:
-        known, t = row.understood, self._t
-        left_s = None if known.expires_at is None else known.expires_at - now
-        if left_s is None:
-            expiry, tone = t["unknown"], "off"
-        elif left_s <= 0:
-            expiry, tone = STATES["expired"][self._lang], "bad"
-        else:
-            expiry = t["in"].format(time=duration(left_s, self._lang))
-            tone = "bad" if left_s < _DAY_S else "warn" if left_s < 7 * _DAY_S else "good"
-        facts = (known.plan, known.region, None if row.shared else t["own"])
-        return {
-            "id": row.id,
-            "key": hashlib.sha256(row.id.encode()).hexdigest()[:12],
-            "name": known.short_id,
-            "facts": [fact for fact in facts if fact],
-            "state": STATES[row.state][self._lang],
-            "tone": TONES[row.state],
-            "cooling": [
-                f"{_concerned(one.scope)} {t['until'].format(time=duration(one.until - now, self._lang))}".strip()
-                for one in row.cooldowns
-            ],
-            "expiry": expiry,
-            "expiry_tone": tone,
-            "missing": "" if known.renewable else t["no_refresh"],
-            "streams": row.streams,
-            "waiting": t["waiting"].format(count=row.waiting) if row.waiting else "",
-            "today": self._usage(row.today),
-            "month": self._usage(row.month),
-            "error": self._what(row.last_error) if row.last_error else "",
-            "actions": self._actions(row),
-        }
-
-    def _actions(self, row: AccountRow) -> list[dict[str, str]]:
-        held = row.enabled and row.state != "stopped"
-        names = ["check", *(["refresh"] if row.understood.renewable else [])]
-        if self._roster.durable:
-            names += ["pause" if held else "resume", "remove"]
-        sure = self._t["sure"].format(account=row.short_id)
-        return [{"name": name, "label": self._t[name], "sure": sure if name == "remove" else ""} for name in names]
-
-    def _usage(self, counts: Counts) -> dict[str, Any]:
-        total = counts.prompt_tokens + counts.completion_tokens
-        return {
-            "answers": counts.answers,
-            "failed": self._t["failed"].format(count=counts.failures) if counts.failures else "",
-            "tokens": self._t["tokens"].format(count=f"{total:,}".replace(",", "\u00a0")) if total else "",
-        }
-
-    def _failure(self, one: FailureRow, now: float) -> dict[str, str]:
-        when = "" if one.at is None else self._t["ago"].format(time=duration(now - one.at, self._lang))
-        return {"when": when, "name": one.short_id, "what": self._what(one)}
-
-    def _what(self, one: FailureRow) -> str:
-        headline = HEADLINES_ID.get(one.code, "") if self._lang == "id" else ""
-        if not one.event:  # it still goes on: the service's own words
-            return ": ".join(filter(None, (headline, redact(one.message))))
-        words = [FAILURE_EVENTS[one.event][self._lang]]
-        if one.pause_s is not None:
-            words.append(self._t["for"].format(time=duration(one.pause_s, self._lang)))
-        if one.scope:
-            words.append(f"({_concerned(one.scope)})")
-        why = headline or (one.code.replace("_", " ") if one.code else redact(one.message))
-        return ": ".join(filter(None, (" ".join(words), why)))
 
     # --- actions ---
 
@@ -230,25 +164,7 @@ class AccountPage:
             content = content or (pasted.encode() if isinstance(pasted, str) else b"")
         if not content.strip():
             return self._t["nothing_pasted"]
-        return " ".join(self._added(await self._roster.add(content)))
-
-    def _added(self, added: Sequence[Added]) -> list[str]:
-        now, t, said = time.time(), self._t, []
-        for one in added:
-            known = one.understood
-            facts = [t["kind"].format(kind=known.kind)]
-            if known.region:
-                facts.append(t["region"].format(region=known.region))
-            if known.plan:
-                facts.append(t["plan"].format(plan=known.plan))
-            if known.expires_at is not None and known.expires_at > now:
-                facts.append(
-                    f"{t['expires'].lower()} {t['in'].format(time=duration(known.expires_at - now, self._lang))}"
-                )
-            if missing := known.missing(now, self._lang):
-                facts.append(missing)
-            said.append(t[f"was_{one.outcome}"].format(account=known.short_id, facts=", ".join(facts)))
-        return said
+        return self._lines.added(await self._roster.add(content), time.time())
 
     async def _check(self, request: Request) -> str:
         found = await self._roster.check(await _account(request))
@@ -296,9 +212,3 @@ def _file(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
         return Response(static(name), media_type=kind, headers={"cache-control": "max-age=3600"})
 
     return endpoint
-
-
-def _concerned(scope: str) -> str:
-    """What of an account rests, in a word: a model, a scenario, or nothing for all of it."""
-    scenario, *model = scope.split("/")
-    return model[0] if model else scenario.removeprefix("SCENARIO_").lower()
