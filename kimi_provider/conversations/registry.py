@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 
 #: Of the changes that a store which is away has not taken, so many are kept.
 _MAX_UNWRITTEN: Final = 10_000
+#: So long a write waits for more: a chat that is gone by then needs none, and under load many share one. Less than a
+#: chat's id is on its way to us.
+_GATHER_S: Final = 0.02
 #: Chats that one look brings to be removed.
 _LOOK_LIMIT: Final = 20
 
@@ -145,7 +149,11 @@ class ChatRegistry:
             self._scheduled = True
 
         def write() -> None:
-            self._scheduled = False
+            time.sleep(_GATHER_S)
+            with self._lock:
+                self._scheduled = False
+                if not (self._new or self._changes):
+                    return
             try:
                 self._written(lambda rows: None)
             except Unavailable as exc:
