@@ -225,6 +225,29 @@ def test_it_works_below_a_prefix_and_with_two_workers(state_url: str, simulator:
         assert [row["state"] for row in one.rows()] == ["paused"]
 
 
+def test_another_site_changes_nothing_nor_does_a_request_without_the_page_s_token(site: Site, visit: Visit) -> None:
+    ada = site.add("ada")
+    page = visit(site)
+    status = page.evaluate(
+        """async account => (await fetch("accounts/pause", {method: "POST", headers: {"x-csrf-token": "wrong"},
+        body: new URLSearchParams({account})})).status""",
+        ada["id"],
+    )
+    assert status == 403
+    form = f'<form method=post action="{site.url}/kimi/accounts/pause"><input name=account value="{ada["id"]}">'
+    page.route(
+        "http://elsewhere.test/",
+        lambda route: route.fulfill(content_type="text/html", body=f"{form}<button>A prize</button></form>"),
+    )
+    page.goto("http://elsewhere.test/")
+    with page.expect_response("**/kimi/accounts/pause") as refused:
+        page.get_by_role("button", name="A prize").click()
+    assert refused.value.status == 403
+    assert [row["state"] for row in site.rows()] == ["ok"]
+    page.goto(f"{site.url}/kimi/accounts")  # whose session goes on
+    expect(row_of(page, ada["short_id"])).to_be_visible()
+
+
 def test_an_ended_session_asks_for_the_key_again(site: Site, visit: Visit) -> None:
     page = visit(site)
     page.context.clear_cookies()
