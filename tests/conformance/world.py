@@ -51,7 +51,9 @@ class World:
         config = shipped_config_without_limits(tmp / "gateway")
         suspended = self.simulator.login("mallory")["refresh_token"]
         config.write_text(config.read_text().replace("model_list:\n", "model_list:\n" + _rows(suspended), 1))
-        self.gateway = Gateway(tmp / "gateway", self.simulator.url, token, config, KIMI_PROTOCOL=protocol)
+        # Each answer alone: no chat of it may be left. What goes on in a chat has tests of its own.
+        alone = {"KIMI_PROTOCOL": protocol, "KIMI_CONTINUE": "off"}
+        self.gateway = Gateway(tmp / "gateway", self.simulator.url, token, config, **alone)
 
     def play(self, scenario: str | None, times: int | None = 1, **params: Any) -> None:
         """What the next `times` answers (None: all) look like, in place of what was said before; None: the demo."""
