@@ -9,14 +9,12 @@ from dataclasses import asdict
 
 from mitmproxy import connection, http
 
-from . import rewrite
+from . import heap, rewrite
 from .gateway import Gateway
 from .replies import SERVED_BY, Caller, Failure
 
 #: In a flow's metadata: whom the call is from, for calls that go to the gateway; and that we have answered ourselves.
 _CALLER, _ANSWERED = "kimi_caller", "kimi_answered"
-#: Bodies from this size on are worth some care for memory.
-LARGE_BYTES = 4 * 1024 * 1024
 #: Of the gateway's answers. A cookie would reach the provider with the next call that passes; a redirect would send the
 #: client, with its own key, straight to the gateway.
 _KEPT_BACK = (b"set-cookie", b"location", b"alt-svc")
@@ -92,6 +90,6 @@ def from_gateway(flow: http.HTTPFlow, response: http.Response) -> None:
     """Say who answers, and keep back what would confuse client and provider."""
     kept = [field for field in response.headers.fields if field[0].lower() not in _KEPT_BACK]
     response.headers.fields = (*kept, (SERVED_BY.encode(), b"kimi-gateway"))
-    if len(flow.request.raw_content or b"") >= LARGE_BYTES:
+    if len(flow.request.raw_content or b"") >= heap.LARGE_BYTES:
         # It has been sent; an answer may take minutes, and mitmproxy's flows outlive it.
         flow.request.raw_content = None

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
+
+#: Bodies from this size on are worth some care for memory.
+LARGE_BYTES: Final = 4 * 1024 * 1024
 
 
 def _found() -> Callable[[int], Any] | None:

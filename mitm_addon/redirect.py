@@ -8,9 +8,8 @@ flows and bytes change, is in the other modules.
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -21,17 +20,15 @@ from mitmproxy.proxy import layer, layers
 from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
-from . import bodies, flows, heap, options, rewrite
+from . import flows, options
 from .closing import end_connection, end_flow, end_handshake, fails_closed
 from .gateway import Watch
 from .pinning import Client, Pinned
-from .replies import Caller, Failure
+from .replies import Caller, Failure, Refused
 from .routes import Host, Match
+from .translation import Translator
 
 log = logging.getLogger(__name__)
-
-#: Bodies up to this size are rewritten on the event loop, in less than 5 ms.
-_INLINE_BYTES = 256 * 1024
 
 
 @dataclass(kw_only=True, slots=True)
@@ -46,10 +43,6 @@ class Tally:
     untrusted: dict[str, str] = field(default_factory=dict)
 
 
-class ModelUnknown(Exception):
-    """A model name that the table refuses."""
-
-
 class Redirector:
     """mitmproxy's addon. `key` is the gateway's; without it, it is looked for (see `gateway.find_key`)."""
 
@@ -58,7 +51,7 @@ class Redirector:
         self._config: options.Config | None = None
         self._watch: Watch | None = None
         self._pinned = Pinned(0)
-        self._short_name: Callable[[str], str | None] = str
+        self._translator: Translator | None = None
         self._hellos: WeakKeyDictionary[connection.Client, Client] = WeakKeyDictionary()
         self._told: set[Client] = set()
         #: Set once calls can come; until then every one is ended.
@@ -79,7 +72,7 @@ class Redirector:
         if self._config is None or any(name.startswith("kimi_") for name in updated):
             self._config = options.config(ctx.options, self._key)
             self._watch = Watch(self._config.gateway)
-            self._short_name = functools.lru_cache(maxsize=256)(self._config.routes.models.find)
+            self._translator = Translator(self._config.routes.models, max_body_bytes=self._config.max_body_bytes)
             self._pinned = Pinned(self._config.unlist_pinned_s)
 
     def running(self) -> None:
@@ -184,33 +177,14 @@ class Redirector:
             user_agent=headers.get(b"user-agent", b""),
         )
         flows.remember(flow, caller)
-        path, _, query = flow.request.path.partition("?")
-        match = host.match(path)
+        match = host.match(flow.request.path.partition("?")[0])
         if match is not None and match.dialect is not None:
             caller = replace(caller, dialect=match.dialect)
             flows.remember(flow, caller)
-        websocket = headers.get(b"upgrade", b"").lower() == b"websocket"
-        if match is None or match.policy == "pass":
-            if self._settings().strict:
-                flows.answer(flow, caller, Failure.REFUSED, f"{path} of {host.name} is not redirected, and strict mode "
-                            "lets nothing else reach the provider.")  # fmt: skip
-            else:
-                self._pass(flow)
-        elif websocket:
-            flows.answer(flow, caller, Failure.WEBSOCKET, "The gateway speaks no WebSocket here. Use HTTP.")
-        elif match.policy == "refuse":
-            flows.answer(flow, caller, Failure.REFUSED, f"The gateway has nothing like {path} of {host.name}.")
-        elif _length(headers.get(b"content-length", b"")) > self._settings().max_body_bytes:
-            self._too_large(flow, caller)
-        elif await self._gateway_is_up():
-            self._redirect(flow, caller, match, query)
-        elif self._settings().fall_through:
-            log.warning("The gateway is down: %s answers a call of its own (kimi_fall_through).", host.name)
-            self._pass(flow)
-        else:
-            url = self._settings().gateway.url
-            flows.answer(flow, caller, Failure.GATEWAY_DOWN, f"The gateway at {url} does not answer. Start it with: "
-                        "kimi-provider serve. Nothing was sent to the provider.")  # fmt: skip
+        try:
+            await self._settle(flow, host, caller, match, headers)
+        except Refused as exc:
+            flows.answer(flow, caller, exc.failure, str(exc))
 
     @fails_closed(end_flow)
     async def request(self, flow: http.HTTPFlow) -> None:
@@ -218,27 +192,14 @@ class Redirector:
         caller = flows.caller(flow)
         if caller is None or flow.response is not None:
             return
+        assert self._translator is not None
         message = flow.request
         message.trailers = None
-        body = message.raw_content or b""
         encodings = message.headers.get("content-encoding", "")
         try:
-            if not body:
-                pass
-            elif len(body) <= _INLINE_BYTES and not encodings:
-                body = self._rewritten(body, encodings, caller)
-            else:
-                body = await asyncio.to_thread(self._rewritten, body, encodings, caller)
-        except bodies.BodyTooLarge:
-            return self._too_large(flow, caller)
-        except bodies.EncodingUnknown as exc:
-            return flows.answer(flow, caller, Failure.ENCODING_UNKNOWN, f"Content-Encoding {str(exc)[:40]} is unknown.")
-        except bodies.BodyBroken as exc:
-            return flows.answer(flow, caller, Failure.BODY_BROKEN, f"The compressed body can't be read: {exc}.")
-        except rewrite.BodyError as exc:
-            return flows.answer(flow, caller, Failure.BODY_BROKEN, str(exc))
-        except ModelUnknown as exc:
-            return self._model_unknown(flow, caller, str(exc))
+            body = await self._translator.body(message.raw_content or b"", encodings, caller.dialect)
+        except Refused as exc:
+            return flows.answer(flow, caller, exc.failure, str(exc))
         flows.set_body(flow, body)
 
     @fails_closed(end_flow)
@@ -270,43 +231,39 @@ class Redirector:
         assert self._watch is not None
         return await self._watch.is_up()
 
+    async def _settle(
+        self, flow: http.HTTPFlow, host: Host, caller: Caller, match: Match | None, headers: Mapping[bytes, bytes]
+    ) -> None:
+        """Send a call of a listed host to the gateway or let it pass. Raises Refused."""
+        settings = self._settings()
+        path, _, query = flow.request.path.partition("?")
+        if match is None or match.policy == "pass":
+            if settings.strict:
+                raise Refused(
+                    Failure.REFUSED,
+                    f"{path} of {host.name} is not redirected, and strict mode lets nothing else reach the provider.",
+                )
+            return self._pass(flow)
+        if headers.get(b"upgrade", b"").lower() == b"websocket":
+            raise Refused(Failure.WEBSOCKET, "The gateway speaks no WebSocket here. Use HTTP.")
+        if match.policy == "refuse":
+            raise Refused(Failure.REFUSED, f"The gateway has nothing like {path} of {host.name}.")
+        assert self._translator is not None
+        self._translator.check_length(headers.get(b"content-length", b""))
+        if await self._gateway_is_up():
+            model = None if match.model is None else self._translator.model(match.model)
+            flows.to_gateway(flow, settings.gateway, match.target(model), query)
+            self.tally.redirected += 1
+        elif settings.fall_through:
+            log.warning("The gateway is down: %s answers a call of its own (kimi_fall_through).", host.name)
+            self._pass(flow)
+        else:
+            raise Refused(
+                Failure.GATEWAY_DOWN,
+                f"The gateway at {settings.gateway.url} does not answer. Start it with: kimi-provider serve. Nothing "
+                "was sent to the provider.",
+            )
+
     def _pass(self, flow: http.HTTPFlow) -> None:
         self.tally.passed += 1
         flows.let_pass(flow)
-
-    def _redirect(self, flow: http.HTTPFlow, caller: Caller, match: Match, query: str) -> None:
-        model = None if match.model is None else self._find_model(match.model)
-        if match.model is not None and model is None:
-            return self._model_unknown(flow, caller, match.model)
-        flows.to_gateway(flow, self._settings().gateway, match.target(model), query)
-        self.tally.redirected += 1
-
-    def _rewritten(self, body: bytes, encodings: str, caller: Caller) -> bytes:
-        if len(body) >= flows.LARGE_BYTES:
-            heap.give_back()
-        body = bodies.plain(body, encodings, self._settings().max_body_bytes)
-        # Gemini's name is in the path; its body has none of its own.
-        return body if caller.dialect == "gemini" else rewrite.model(body, self._rename)
-
-    def _find_model(self, name: str) -> str | None:
-        """The gateway's name; remembered, unless somebody's name would fill the memory."""
-        return self._short_name(name) if len(name) <= 256 else self._settings().routes.models.find(name)
-
-    def _rename(self, name: str) -> str:
-        found = self._find_model(name)
-        if found is None:
-            raise ModelUnknown(name)
-        return found
-
-    def _too_large(self, flow: http.HTTPFlow, caller: Caller) -> None:
-        limit = self._settings().max_body_bytes // (1024 * 1024)
-        flows.answer(flow, caller, Failure.TOO_LARGE, f"The body is larger than {limit} MiB (kimi_max_body_mb).")
-
-    def _model_unknown(self, flow: http.HTTPFlow, caller: Caller, name: str) -> None:
-        message = f"No model of the gateway stands for '{name[:80]}'. Add it to models.map of your routes file."
-        flows.answer(flow, caller, Failure.MODEL_UNKNOWN, message)
-
-
-def _length(text: bytes) -> int:
-    """An announced length; 0 when there is none, or none that can be read."""
-    return int(text) if text.isdigit() else 0

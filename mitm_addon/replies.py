@@ -36,6 +36,14 @@ class Failure(Enum):
         return self.value[0]
 
 
+class Refused(Exception):
+    """The call goes nowhere; `failure` and the text are for its caller."""
+
+    def __init__(self, failure: Failure, message: str) -> None:
+        super().__init__(message)
+        self.failure = failure
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
     """An HTTP answer."""
