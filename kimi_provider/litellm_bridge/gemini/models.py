@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import APIRouter, HTTPException, Request
 from litellm.proxy import proxy_server
 from litellm.proxy._types import LiteLLMRoutes, UserAPIKeyAuth
-from litellm.proxy.auth.user_api_key_auth import user_api_key_auth
 from starlette.routing import Match
 from starlette.types import Scope
 
-from .routes import GeminiRoute
+from .routes import CheckedKey, GeminiRoute
 
 _METHODS = ["generateContent", "streamGenerateContent", "countTokens"]
 _GOOGLE_HEADERS = (b"x-goog-api-key", b"x-goog-api-client")
@@ -39,7 +38,7 @@ def list_router(listed: Listed) -> APIRouter:
 
     async def list_models(
         request: Request,
-        user_api_key_dict: UserAPIKeyAuth = Depends(user_api_key_auth),  # noqa: B008  # FastAPI's way
+        user_api_key_dict: CheckedKey,
     ) -> dict[str, Any]:
         """With `pageSize` and `pageToken`."""
         rows = await listed(request, user_api_key_dict)
@@ -52,7 +51,7 @@ def list_router(listed: Listed) -> APIRouter:
     async def get_model(
         request: Request,
         model_name: str,
-        user_api_key_dict: UserAPIKeyAuth = Depends(user_api_key_auth),  # noqa: B008  # FastAPI's way
+        user_api_key_dict: CheckedKey,
     ) -> dict[str, Any]:
         name = model_name.removeprefix("models/")
         for row in await listed(request, user_api_key_dict):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
@@ -28,6 +28,9 @@ from ...errors import KimiError
 from . import inbound, outbound
 
 _IGNORED_HEADER = "llm_provider-x-kimi-ignored"
+
+#: The caller's key, checked by LiteLLM; one that may not call ends the request.
+CheckedKey = Annotated[UserAPIKeyAuth, Depends(user_api_key_auth)]
 
 
 class GeminiRoute(APIRoute):
@@ -68,7 +71,7 @@ def router(is_ours: Callable[[str], bool], count: Callable[[str, Mapping[str, An
     async def count_tokens(
         request: Request,
         model_name: str,
-        user_api_key_dict: UserAPIKeyAuth = Depends(user_api_key_auth),  # noqa: B008  # FastAPI's way
+        user_api_key_dict: CheckedKey,
     ) -> dict[str, Any]:
         tokens = await count(model_name, inbound.to_count(await read_request_body(request=request)))
         return {"totalTokens": tokens, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": tokens}]}
@@ -96,7 +99,7 @@ async def generate(
     request: Request,
     model_name: str,
     fastapi_response: Response,
-    user_api_key_dict: UserAPIKeyAuth = Depends(user_api_key_auth),  # noqa: B008  # FastAPI's way
+    user_api_key_dict: CheckedKey,
 ) -> Any:
     """`generateContent`."""
     chat = inbound.to_chat(await read_request_body(request=request))
@@ -113,7 +116,7 @@ async def stream(
     request: Request,
     model_name: str,
     fastapi_response: Response,
-    user_api_key_dict: UserAPIKeyAuth = Depends(user_api_key_auth),  # noqa: B008  # FastAPI's way
+    user_api_key_dict: CheckedKey,
 ) -> Any:
     """`streamGenerateContent`: server-sent events with `alt=sse`, else one JSON array, written as it comes."""
     chat = inbound.to_chat(await read_request_body(request=request))
