@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from ..missing import missing
 
 _SYSTEM = {"linux": "linux", "darwin": "darwin"}.get(sys.platform, "win")
 _MACHINE = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}.get(
@@ -26,22 +26,15 @@ PACKAGES = (
 )
 
 
-def required() -> bool:
-    """Whether a missing tool is a failure rather than a skip: `.ci/run` says so."""
-    return os.environ.get("KIMI_REQUIRE_CLIS") == "1"
-
-
 def install() -> str:
-    """A PATH with the tools first. Skips, or fails when they are required."""
+    """A PATH with the tools first. Ends the test where they can't be had (`missing`)."""
     marker = FOLDER / "installed"
     wanted = "\n".join(PACKAGES)
     if not marker.is_file() or marker.read_text("utf-8") != wanted:
         npm = shutil.which("npm")
         problem = "npm is not there" if npm is None else _install(npm)
         if problem:
-            if required():
-                pytest.fail(f"KIMI_REQUIRE_CLIS=1, but {problem}")
-            pytest.skip(problem)
+            missing(problem)
         marker.write_text(wanted, "utf-8")
     modules = FOLDER / "node_modules"
     return os.pathsep.join((str(modules / NODE / "bin"), str(modules / ".bin"), os.environ["PATH"]))
