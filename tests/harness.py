@@ -132,14 +132,12 @@ class Simulator(Process):
         self.control("reset")
         self.control("settings", pace=0)
 
-    def until(self, what: str, wanted: Any, timeout_s: float) -> float:
-        """Seconds until state[what] == wanted."""
-        started = time.monotonic()
+    def until(self, what: str, wanted: Any, timeout_s: float) -> None:
+        """Wait until state[what] == wanted."""
+        give_up_at = time.monotonic() + timeout_s
         while (seen := self.state()[what]) != wanted:
-            if time.monotonic() - started > timeout_s:
-                raise AssertionError(f"{what} is {seen!r}, not {wanted!r}, after {timeout_s} s")
+            assert time.monotonic() < give_up_at, f"{what} is {seen!r}, not {wanted!r}, after {timeout_s} s"
             time.sleep(0.02)
-        return time.monotonic() - started
 
     def stop(self) -> int:
         self.http.close()
@@ -151,6 +149,13 @@ def shipped_config_without_limits(tmp: Path) -> Path:
     tmp.mkdir(parents=True, exist_ok=True)
     text = (ROOT / "litellm_config.yaml").read_text("utf-8")
     (path := tmp / "config.yaml").write_text(re.sub(r", rpm: \d+", "", text), "utf-8")
+    return path
+
+
+def shipped_config_with_cache(tmp: Path) -> Path:
+    """The same with LiteLLM's cache switched on."""
+    cached = "litellm_settings:\n  cache: true\n  cache_params: {type: local}\n"
+    (path := shipped_config_without_limits(tmp)).write_text(path.read_text().replace("litellm_settings:\n", cached))
     return path
 
 

@@ -6,14 +6,15 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
+
+from .listener import Listener, QuietHandler
 
 #: Part of every address of it, as such services have one.
 SECRET = "T0SECRETHOOK7/B0SECRETPART9/vErYsEcReTpAtHoFaWeBhOoK24"
 
 
-class Mailbox:
+class Mailbox(Listener):
     """`with Mailbox() as box:` answers `box.status`; while `box.open` is cleared it takes requests and says nothing."""
 
     def __init__(self) -> None:
@@ -24,7 +25,7 @@ class Mailbox:
         self._changed = threading.Condition()
         box = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 with box._changed:
@@ -36,13 +37,8 @@ class Mailbox:
                 self.end_headers()
                 self.wfile.write(b"ok")
 
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        host = f"127.0.0.1:{self._server.server_address[1]}"
-        self.apprise, self.webhook = f"json://{host}/apprise/{SECRET}", f"http://{host}/slack/{SECRET}"
+        super().__init__(Handler)
+        self.apprise, self.webhook = f"json://{self.host}/apprise/{SECRET}", f"{self.url}/slack/{SECRET}"
 
     @property
     def letters(self) -> list[dict[str, Any]]:
@@ -66,13 +62,6 @@ class Mailbox:
                 assert left_s > 0, self.requests
                 self._changed.wait(left_s)
 
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-        return self
-
     def __exit__(self, *exc: object) -> None:
         self.open.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(5)
+        super().__exit__(*exc)

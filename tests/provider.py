@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
+
+from .listener import Listener, QuietHandler
 
 KEY = "sk-other"
 
 
-class OtherProvider:
+class OtherProvider(Listener):
     """`with OtherProvider() as other:` serves `other.url` with `other.status`; `other.bodies` is what came."""
 
     def __init__(self) -> None:
@@ -19,7 +19,7 @@ class OtherProvider:
         self.headers: list[dict[str, str]] = []
         provider = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
@@ -54,27 +54,12 @@ class OtherProvider:
                 self.end_headers()
                 self.wfile.write(data.encode())
 
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        super().__init__(Handler)
 
     def reset(self) -> None:
         self.status = 200
         self.bodies.clear()
         self.headers.clear()
-
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(5)
 
 
 def _answer(body: dict[str, Any], key: str, text: str, finish: str | None) -> dict[str, Any]:

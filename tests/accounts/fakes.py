@@ -8,12 +8,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
 
 from kimi_provider.accounts import Account, Credential
 from kimi_provider.settings import Settings
 from kimi_provider.upstream import Upstream
+
+from ..listener import Listener, QuietHandler
 
 GATEWAY_PATH = "/api/account.gateway.v1.AuthService/RefreshToken"
 LEGACY_PATH = "/api/auth/token/refresh"
@@ -63,7 +65,7 @@ def refused(status: int = 401) -> Answer:
 
 
 @dataclass
-class AuthServer:
+class AuthServer(Listener):
     """Answers with `gateway` and `legacy`, keeps what it was asked."""
 
     gateway: Callable[[Asked], Answer] = lambda asked: refused()
@@ -75,10 +77,10 @@ class AuthServer:
     most_busy: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def __enter__(self) -> Self:
+    def __post_init__(self) -> None:
         owner = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             protocol_version = "HTTP/1.1"
 
             def setup(self) -> None:
@@ -90,23 +92,7 @@ class AuthServer:
 
             do_POST = do_GET
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True)
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_address[1]}"
+        super().__init__(Handler)
 
     @property
     def paths(self) -> list[str]:

@@ -125,22 +125,39 @@ class Surface:
     unusable: tuple[str, str]
     #: The arguments of a call come as they are written.
     streams_arguments = True
+    #: The official SDK's.
+    client: Any
 
     def ask(self, question: Question, *, stream: bool, into: Said | None = None) -> Said:
         raise NotImplementedError
 
     def close(self) -> None:
-        raise NotImplementedError
+        self.client.close()
 
 
-class Chat(Surface):
-    name = "chat"
-    finishes = {"calls": "tool_calls", "text": "stop", "length": "length", "stop": "stop"}
-    unusable = ("internal_server_error", "502")  # LiteLLM streams no type
+class OpenAISurface(Surface):
+    """What the two APIs of one SDK share."""
 
     def __init__(self, url: str) -> None:
         http = openai.DefaultHttpxClient(verify=False)
         self.client = openai.OpenAI(base_url=f"{url}/v1", api_key=MASTER_KEY, max_retries=0, http_client=http)
+
+    def _calling(self, question: Question, named: dict[str, Any]) -> dict[str, Any]:
+        """Which tools may be called, and whether several at once; `named` is how this API names the only one."""
+        wishes: dict[str, Any] = {}
+        if question.named:
+            wishes["tool_choice"] = named
+        elif question.choice != "auto":
+            wishes["tool_choice"] = {"any": "required", "none": "none"}[question.choice]
+        if not question.parallel:
+            wishes["parallel_tool_calls"] = False
+        return wishes
+
+
+class Chat(OpenAISurface):
+    name = "chat"
+    finishes = {"calls": "tool_calls", "text": "stop", "length": "length", "stop": "stop"}
+    unusable = ("internal_server_error", "502")  # LiteLLM streams no type
 
     def ask(self, question: Question, *, stream: bool, into: Said | None = None) -> Said:
         said = Said() if into is None else into
@@ -184,12 +201,7 @@ class Chat(Surface):
         if question.tools:
             functions = [_function(tool, "parameters") for tool in question.tools]
             wishes["tools"] = [{"type": "function", "function": one} for one in functions]
-        if question.named:
-            wishes["tool_choice"] = {"type": "function", "function": {"name": question.choice}}
-        elif question.choice != "auto":
-            wishes["tool_choice"] = {"any": "required", "none": "none"}[question.choice]
-        if not question.parallel:
-            wishes["parallel_tool_calls"] = False
+        wishes |= self._calling(question, {"type": "function", "function": {"name": question.choice}})
         if question.stop:
             wishes["stop"] = list(question.stop)
         if question.schema is not None:
@@ -197,18 +209,11 @@ class Chat(Surface):
             wishes["response_format"] = {"type": "json_schema", "json_schema": wanted}
         return {"model": question.model, "messages": messages, **wishes}
 
-    def close(self) -> None:
-        self.client.close()
 
-
-class Responses(Surface):
+class Responses(OpenAISurface):
     name = "responses"
     finishes = {"calls": "completed", "text": "completed", "length": "max_output_tokens", "stop": "completed"}
     unusable = ("internal_server_error", "server_error")
-
-    def __init__(self, url: str) -> None:
-        http = openai.DefaultHttpxClient(verify=False)
-        self.client = openai.OpenAI(base_url=f"{url}/v1", api_key=MASTER_KEY, max_retries=0, http_client=http)
 
     def ask(self, question: Question, *, stream: bool, into: Said | None = None) -> Said:
         said = Said() if into is None else into
@@ -260,21 +265,13 @@ class Responses(Surface):
         wishes: dict[str, Any] = {"max_output_tokens": question.max_tokens}
         if question.tools:
             wishes["tools"] = [{"type": "function", **_function(tool, "parameters")} for tool in question.tools]
-        if question.named:
-            wishes["tool_choice"] = {"type": "function", "name": question.choice}
-        elif question.choice != "auto":
-            wishes["tool_choice"] = {"any": "required", "none": "none"}[question.choice]
-        if not question.parallel:
-            wishes["parallel_tool_calls"] = False
+        wishes |= self._calling(question, {"type": "function", "name": question.choice})
         if question.stop:
             wishes["extra_body"] = {"stop": list(question.stop)}  # this API has no field for it
         if question.schema is not None:
             wanted = {"type": "json_schema", "name": "answer", "schema": question.schema, "strict": True}
             wishes["text"] = {"format": wanted}
         return {"model": question.model, "input": items, **wishes}
-
-    def close(self) -> None:
-        self.client.close()
 
 
 class Messages(Surface):
@@ -348,9 +345,6 @@ class Messages(Surface):
             wishes["output_config"] = {"format": {"type": "json_schema", "schema": question.schema}}
         return {"model": question.model, "messages": messages, "max_tokens": question.max_tokens, **wishes}
 
-    def close(self) -> None:
-        self.client.close()
-
 
 class Gemini(Surface):
     name = "gemini"
@@ -422,9 +416,6 @@ class Gemini(Surface):
             parts = [types.FunctionResponsePart.from_bytes(data=result.image, mime_type="image/png")]
         response = {"error" if result.is_error else "output": result.text}
         return types.Part(function_response=types.FunctionResponse(name=call.name, response=response, parts=parts))
-
-    def close(self) -> None:
-        self.client.close()
 
 
 SURFACES = (Chat, Messages, Responses, Gemini)

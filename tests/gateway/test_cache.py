@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.gateway.bodies import BODIES
-from tests.harness import Gateway, Simulator, shipped_config_without_limits
+from tests.harness import Gateway, Simulator, shipped_config_with_cache
 
 PLAIN = {"model": "kimi", "messages": [{"role": "user", "content": "A plain question."}]}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
@@ -17,12 +17,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 @pytest.fixture(scope="module")
 def caching_gateway(tmp_path_factory: pytest.TempPathFactory, simulator_process: Simulator) -> Iterator[Gateway]:
     tmp = tmp_path_factory.mktemp("caching")
-    config = shipped_config_without_limits(tmp)
-    config.write_text(
-        config.read_text().replace(
-            "litellm_settings:\n", "litellm_settings:\n  cache: true\n  cache_params: {type: local}\n"
-        )
-    )
+    config = shipped_config_with_cache(tmp)
     with Gateway(tmp, simulator_process.url, simulator_process.login("cache")["refresh_token"], config) as gateway:
         yield gateway
 

@@ -16,6 +16,13 @@ from tests.provider import KEY, OtherProvider
 GEMINI = ("/v1beta/models/{model}:generateContent", {"contents": [{"parts": [{"text": "Hi"}]}]})
 
 
+def switched_on(tmp: Path) -> Path:
+    """The shipped configuration with both blocks."""
+    config = shipped_config_without_limits(tmp)
+    config.write_text(re.sub(r"^#(fallbacks|aliases) ", "", config.read_text(), flags=re.M))
+    return config
+
+
 @pytest.fixture(scope="module")
 def other() -> Iterator[OtherProvider]:
     with OtherProvider() as provider:
@@ -26,13 +33,12 @@ def other() -> Iterator[OtherProvider]:
 def routed_process(
     tmp_path_factory: pytest.TempPathFactory, simulator_process: Simulator, other: OtherProvider
 ) -> Iterator[Gateway]:
-    tmp: Path = tmp_path_factory.mktemp("routed")
-    config = shipped_config_without_limits(tmp)
-    config.write_text(re.sub(r"^#(fallbacks|aliases) ", "", config.read_text(), flags=re.M))
+    tmp = tmp_path_factory.mktemp("routed")
     env = {"OPENAI_API_KEY": KEY, "OPENAI_API_BASE": other.url, "OPENAI_BASE_URL": other.url}
     env["MOONSHOT_API_KEY"] = "sk-refused-by-the-other-provider"
     token = simulator_process.login("routed")["refresh_token"]
-    with Gateway(tmp, simulator_process.url, token, config, **env, MOONSHOT_API_BASE=other.url) as gateway:
+    env["MOONSHOT_API_BASE"] = other.url
+    with Gateway(tmp, simulator_process.url, token, switched_on(tmp), **env) as gateway:
         yield gateway
 
 
@@ -40,13 +46,10 @@ def routed_process(
 def keyless(tmp_path_factory: pytest.TempPathFactory, simulator_process: Simulator) -> Iterator[Gateway]:
     """Fallbacks switched on, their keys forgotten."""
     tmp = tmp_path_factory.mktemp("keyless")
-    config = shipped_config_without_limits(tmp)
-    config.write_text(re.sub(r"^#(fallbacks|aliases) ", "", config.read_text(), flags=re.M))
     nowhere = {"OPENAI_API_BASE": "http://127.0.0.1:9", "MOONSHOT_API_BASE": "http://127.0.0.1:9"}
-    with Gateway(
-        tmp, simulator_process.url, simulator_process.login("keyless")["refresh_token"], config, **nowhere
-    ) as g:
-        yield g
+    token = simulator_process.login("keyless")["refresh_token"]
+    with Gateway(tmp, simulator_process.url, token, switched_on(tmp), **nowhere) as gateway:
+        yield gateway
 
 
 @pytest.fixture

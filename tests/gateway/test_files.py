@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
 
 import anthropic
 import openai
@@ -20,20 +18,21 @@ import pytest
 from google import genai
 from google.genai import types
 
-from tests.harness import MASTER_KEY, Gateway, Simulator, shipped_config_without_limits
+from tests.harness import MASTER_KEY, Gateway, Simulator, shipped_config_with_cache
+from tests.listener import Listener, QuietHandler
 
 TOO_LARGE_BYTES = 101 * 1024 * 1024
 METADATA = "http://169.254.169.254/latest/meta-data/"
 
 
-class Site:
+class Site(Listener):
     """A web server on loopback with the files that were put there, a redirect and a file that says it is large."""
 
     def __init__(self) -> None:
         self.files: dict[str, tuple[str, bytes]] = {}
         site = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def do_GET(self) -> None:
                 if self.path == "/to-metadata":
                     self.send_response(302)
@@ -51,22 +50,7 @@ class Site:
                     self.end_headers()
                     self.wfile.write(data)
 
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(5)
+        super().__init__(Handler)
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +62,7 @@ def site() -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def file_gateway(tmp_path_factory: pytest.TempPathFactory, simulator_process: Simulator) -> Iterator[Gateway]:
     tmp = tmp_path_factory.mktemp("files")
-    config = shipped_config_without_limits(tmp)
-    config.write_text(
-        config.read_text().replace(
-            "litellm_settings:\n", "litellm_settings:\n  cache: true\n  cache_params: {type: local}\n"
-        )
-    )
+    config = shipped_config_with_cache(tmp)
     token = simulator_process.login("files")["refresh_token"]
     with Gateway(tmp, simulator_process.url, token, config, KIMI_FILE_HOSTS_ALLOWED="127.0.0.1") as gateway:
         yield gateway

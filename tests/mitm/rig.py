@@ -263,6 +263,13 @@ class HostMap:
             data.server.address = ("127.0.0.1", self.ports.get(host, 1))
 
 
+def tls_of(authority: trustme.CA, *hosts: str) -> ssl.SSLContext:
+    """A server's side of TLS, with a certificate for `hosts`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*hosts).configure_cert(context)
+    return context
+
+
 class Rig:
     """Provider stand-in, unlisted host, gateway recorder and proxy. `settings` are options of the redirector."""
 
@@ -285,12 +292,8 @@ class Rig:
         authority = trustme.CA()
         self.roots = folder / "provider-ca.pem"
         authority.cert_pem.write_to_path(self.roots)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert(*self.HOSTS, "10.9.8.7").configure_cert(context)
-        other = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("unlisted.example").configure_cert(other)
-        self.origin = Server(self.loop, context)
-        self.unlisted = Server(self.loop, other)
+        self.origin = Server(self.loop, tls_of(authority, *self.HOSTS, "10.9.8.7"))
+        self.unlisted = Server(self.loop, tls_of(authority, "unlisted.example"))
         self.gateway = Server(self.loop)
         self.dns = HostMap(dict.fromkeys((*self.HOSTS, "10.9.8.7"), self.origin.port))
         self.dns.ports["unlisted.example"] = self.unlisted.port

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import ssl
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from typing import Any, Self
 
 import trustme
 
-from .rig import GATEWAY_KEY, LIMIT_S, CompanyProxy, Loop, Rig, Server
+from .rig import GATEWAY_KEY, LIMIT_S, CompanyProxy, Loop, Rig, Server, tls_of
 
 MITM = (sys.executable, "-m", "mitm_addon")
 
@@ -28,9 +27,7 @@ class World:
         authority = trustme.CA()
         self.roots = folder / "company-ca.pem"
         authority.cert_pem.write_to_path(self.roots)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert(*Rig.HOSTS, "unlisted.example").configure_cert(context)
-        self.origin = Server(self.loop, context)
+        self.origin = Server(self.loop, tls_of(authority, *Rig.HOSTS, "unlisted.example"))
         self.gateway = Server(self.loop)
         self.company = CompanyProxy(self.loop, dict.fromkeys((*Rig.HOSTS, "unlisted.example"), self.origin.port))
         self.tmp = folder / "tmp"
