@@ -72,13 +72,11 @@ async def pools(state_url: str) -> AsyncIterator[Pools]:
     await asyncio.to_thread(pools.close)
 
 
-async def until(condition: Callable[[], object], timeout_s: float = 30) -> float:
-    """Seconds until it holds."""
-    started = time.monotonic()
+async def until(condition: Callable[[], object], timeout_s: float = 30) -> None:
+    """Wait until it holds."""
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.01)
-    return time.monotonic() - started
 
 
 async def used(pool: Pool, timeout_s: float = 0, **how: Any) -> str:

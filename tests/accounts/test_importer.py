@@ -3,7 +3,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import time
 from typing import Any
 
 import pytest
@@ -361,14 +360,13 @@ def test_broken_pastes_never_crash_and_yield_header_safe_tokens(text: str) -> No
     assert len({c.account_id for c in found}) == len(found)
 
 
+@pytest.mark.timeout(60)  # it takes a second or two; what costs the square of the length takes minutes
 @pytest.mark.parametrize(
     "text", ["\n" * 250_000, "," * 250_000, "eyJ" * 80_000, "a" * 250_000, "refresh_token" * 19_000, '["' * 120_000,
              ("a1" * 10 + "\n") * 12_000, "\n[" * 120_000, "eyJa.b." * 30_000, " " * 250_000 + "x", "a-" * 120_000]
 )  # fmt: skip
 def test_hostile_pastes_cost_no_more_than_their_length(text: str) -> None:
-    started = time.perf_counter()
     parsed(text)
-    assert time.perf_counter() - started < 3
 
 
 def test_the_newest_of_one_user_wins_whatever_the_order() -> None:

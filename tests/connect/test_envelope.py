@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import itertools
-import time
 import zlib
 
 import pytest
@@ -94,10 +93,9 @@ def test_a_truncated_tail_shows() -> None:
         assert decoder.pending_bytes == 0
 
 
+@pytest.mark.timeout(60)  # it takes a second or two; what costs the square of the length takes minutes
 def test_a_large_frame_in_small_chunks_takes_linear_time() -> None:
     big = env(b"x" * 8_000_000)
-    began = time.perf_counter()
-    assert [len(p) for _, p in frames(*(big[at : at + 100] for at in range(0, len(big), 100)), limit=8_000_000)] == [
+    assert [len(p) for _, p in frames(*(big[at : at + 20] for at in range(0, len(big), 20)), limit=8_000_000)] == [
         8_000_000
     ]
-    assert time.perf_counter() - began < 5

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -332,10 +331,9 @@ def test_an_unknown_name_is_refused_with_near_ones(name: str, near: list[str] | 
     assert near is None or ({*near} <= {*names} and bool(near) == bool(names))
 
 
+@pytest.mark.timeout(60)  # it takes no second; what costs the square of the length takes minutes
 @pytest.mark.parametrize("name", ["x" * 1_000_000, "kimi" + "-search" * 100_000 + "-x", "x" + "-search" * 5_000])
 def test_a_monstrous_name_costs_little_and_is_not_repeated(name: str) -> None:
-    started = time.perf_counter()
     with pytest.raises(ModelNotFound) as caught:
         UPSTREAM.resolve(name)
-    assert time.perf_counter() - started < 2
     assert len(str(caught.value)) < 400

@@ -94,7 +94,7 @@ class World:
         return [one["headers"]["authorization"] for one in self.chats]
 
     async def until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        give_up_at = time.monotonic() + 3
+        give_up_at = time.monotonic() + 30
         while not wanted(state := self.state):
             assert time.monotonic() < give_up_at, state
             await asyncio.sleep(0.01)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
-import time
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -214,9 +213,7 @@ async def test_a_lone_account_is_asked_once_more_for_each_pause(
 
 async def test_an_overload_that_passes_is_not_seen(world: World) -> None:
     world.server.queue("fail_times", times=None, n=2)
-    started = time.perf_counter()
     assert text_of(await collect(world.engine())) == "Answered after 2 failures."
-    assert time.perf_counter() - started >= 0.03
     assert len(world.chats) == 3
 
 
@@ -247,11 +244,9 @@ async def test_what_no_account_could_answer_is_asked_once(world: World, scenario
 
 async def test_no_pause_begins_that_would_end_after_the_deadline(world: World) -> None:
     world.server.queue("unavailable", times=None)
-    engine = world.engine(overlay="retry: {backoff_s: [30]}")
-    started = time.perf_counter()
+    engine = world.engine(overlay="retry: {backoff_s: [600]}")
     with pytest.raises(Unavailable):
-        await collect(engine, timeout_s=5)
-    assert time.perf_counter() - started < 2
+        await collect(engine, timeout_s=500)
     assert len(world.chats) == 1
 
 
@@ -348,6 +343,9 @@ async def test_an_answer_that_goes_on_with_another_turn_is_stopped_at_the_servic
 
 # --- time ---
 
+#: Longer than a test may take: what would wait for it fails by pytest's own limit.
+NEVER_S = 500
+
 
 @pytest.mark.parametrize(
     ("scenario", "params", "shown"),
@@ -359,62 +357,51 @@ async def test_an_answer_that_goes_on_with_another_turn_is_stopped_at_the_servic
     ],
 )
 async def test_the_deadline_bounds_the_call(world: World, scenario: str, params: dict[str, Any], shown: str) -> None:
-    world.server.queue(scenario, **params)
     events: list[Event] = []
-    engine = world.engine("ada", "bob")  # opens its account store: no part of the call
-    started = time.perf_counter()
+    engine = world.engine("ada", "bob", kimi_idle_timeout_s=NEVER_S)
+    await collect(engine)  # opens store and connections: no part of the call
+    world.server.queue(scenario, **params)
     with pytest.raises(UpstreamTimeout) as caught:
-        await collect(engine, timeout_s=0.25, into=events)
-    assert 0.2 <= time.perf_counter() - started < 1
+        await collect(engine, timeout_s=2, into=events)
     assert text_of(events) == shown
-    assert (caught.value.status, len(world.chats)) == (504, 1)
+    assert (caught.value.status, len(world.chats)) == (504, 2)
     await world.until(lambda state: state["active_streams"] == 0)
 
 
 async def test_the_settings_bound_a_call_that_asks_for_more(world: World) -> None:
     world.server.queue("hang_mid_text")
-    engine = world.engine(kimi_timeout_s=0.2)
-    started = time.perf_counter()
+    engine = world.engine(kimi_timeout_s=0.2, kimi_idle_timeout_s=NEVER_S)
     with pytest.raises(UpstreamTimeout):
-        await collect(engine, timeout_s=60)
-    assert time.perf_counter() - started < 1
+        await collect(engine, timeout_s=NEVER_S)
 
 
 async def test_waiting_for_a_turn_counts_as_part_of_the_call(world: World) -> None:
     world.server.queue("hang_mid_text")
-    engine = world.engine(kimi_max_streams=1)
+    engine = world.engine(kimi_max_streams=1, kimi_queue_timeout_s=NEVER_S)
     async with aclosing(engine.chat(asking())) as running:
         await anext(running)
-        started = time.perf_counter()
         with pytest.raises(TooManyStreams):
             await collect(engine, timeout_s=0.2)
-        assert 0.15 <= time.perf_counter() - started < 1
 
 
 async def test_a_token_refresh_counts_as_part_of_the_call(world: World) -> None:
     engine = world.engine(kimi_token=world.server.login("ada")["refresh_token"])
     world.server.change(refresh_delay_s=0.8)
-    started = time.perf_counter()
     with pytest.raises(UpstreamTimeout, match="refresh"):
         await collect(engine, timeout_s=0.2)
-    assert time.perf_counter() - started < 0.7
     assert text_of(await collect(engine)).startswith("[simulator]")
     assert world.state["refreshes"] == 1
 
 
 async def test_heartbeats_do_not_count_as_content(world: World) -> None:
     world.server.queue("heartbeats_only", every_s=0.02)
-    started = time.perf_counter()
     with pytest.raises(UpstreamTimeout, match=r"nothing for 0\.25 s"):
         await collect(world.engine(kimi_idle_timeout_s=0.25))
-    assert 0.25 <= time.perf_counter() - started < 1
 
 
 async def test_content_keeps_an_answer_alive_longer_than_the_idle_timeout(world: World) -> None:
-    world.server.queue("say", text="abcdefgh", piece=1, every_s=0.1)
-    started = time.perf_counter()
-    assert text_of(await collect(world.engine(kimi_idle_timeout_s=0.4))) == "abcdefgh"
-    assert time.perf_counter() - started > 0.5
+    world.server.queue("say", text="abcdefgh", piece=1, every_s=0.2)
+    assert text_of(await collect(world.engine(kimi_idle_timeout_s=1))) == "abcdefgh"
 
 
 # --- the limit of streams ---
@@ -460,11 +447,9 @@ async def test_two_accounts_take_turns(world: World) -> None:
 
 
 async def freed(world: World, engine: KimiEngine) -> dict[str, Any]:
-    """The next call works at once, and nothing runs or remains at the service."""
+    """The next call finds a place, and nothing runs or remains at the service."""
     world.server.queue(None)
-    started = time.perf_counter()
     assert text_of(await collect(engine)).startswith("[simulator]")
-    assert time.perf_counter() - started < 1
     await tidied()
     return await world.until(lambda state: state["active_streams"] == 0 and not state["chats"])
 

