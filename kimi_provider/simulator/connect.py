@@ -6,6 +6,8 @@ don't exist, plan, concurrency. Only then does a scenario decide what the answer
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -92,6 +94,9 @@ async def _chat(simulator: Simulator, request: Request) -> Response:
     stream.chat_id = chat.id if chat is not None else None
     turn = Turn(simulator, caller.account, caller.jti, call, chat, stream)
     turn.record.uploaded_bytes = request.state.record.body_bytes
+    if chat is None and simulator.settings.chat_delay_s:
+        turn.make_chat()
+        await asyncio.sleep(simulator.settings.chat_delay_s)
 
     def leave() -> None:
         turn.settle()

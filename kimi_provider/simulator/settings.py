@@ -63,6 +63,8 @@ class SimulatorSettings:
         ]
     )
     """Methods answered with 501 (protocol C.10)."""
+    chat_delay_s: float = 0
+    """From the moment a chat is made until its maker is told the id."""
     deletion_fails: bool = False
     """Chats can't be deleted for now, as it was seen right after moderation (protocol E.6)."""
     more_models: list[dict[str, Any]] = field(default_factory=list)
@@ -76,8 +78,6 @@ class SimulatorSettings:
     """What is retired: everything legacy but the refresh, or only the completion stream."""
     rest_pushing: str = _word("event", "json")
     """A second legacy stream is refused by an `error` event with HTTP 200, or by a JSON body with HTTP 400."""
-    chat_delay_s: float = 0
-    """From the moment a chat is made until its maker is told the id."""
     research_total: int = 5
     """Explorer calls of one account (protocol B.3)."""
     research_shape: str = _word("flat", "nested")

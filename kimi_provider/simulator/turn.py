@@ -49,9 +49,12 @@ class Turn:
     @property
     def chat(self) -> Chat:
         """The chat, made on first use."""
-        if self._chat is None:
-            self._chat = self.simulator.chats.open(self.account.sub, "connect")
-            self._stream.chat_id = self._chat.id
+        return self._chat or self.make_chat()
+
+    def make_chat(self) -> Chat:
+        """A new one."""
+        self._chat = self.simulator.chats.open(self.account.sub, "connect")
+        self._stream.chat_id = self._chat.id
         return self._chat
 
     @property

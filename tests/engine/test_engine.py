@@ -486,16 +486,17 @@ async def test_a_cancelled_task_stops_the_answer_everywhere(world: World, scenar
     assert len(state["deleted"]) == opened + 1
 
 
-async def test_a_chat_is_removed_whose_maker_left_before_its_id_came(world: World) -> None:
+@pytest.mark.parametrize("protocol", ["connect", "rest"])
+async def test_a_chat_is_removed_whose_maker_left_before_its_id_came(world: World, protocol: str) -> None:
     world.server.change(chat_delay_s=0.2)
-    engine = world.engine(kimi_protocol="rest")
+    engine = world.engine(kimi_protocol=protocol)
     task = asyncio.create_task(collect(engine))
     (chat,) = (await world.until(lambda state: bool(state["chats"])))["chats"]
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     state = await world.until(lambda state: bool(state["deleted"]))
-    assert (state["chats"], state["deleted"], state["calls"]) == ([], [chat["id"]], [])
+    assert (state["chats"], state["deleted"], state["active_streams"]) == ([], [chat["id"]], 0)
 
 
 async def test_a_cancelled_waiter_leaves_the_queue(world: World) -> None:

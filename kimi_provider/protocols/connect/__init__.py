@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from ...upstream import ModelSpec, Upstream
 from ...web import Reply, Session, Web, host_of, seconds, session_headers
 from .. import UNARY_TIMEOUT_S, FileToUpload, LiveModel, Profile, Turn, UploadedFile
 from ..failures import classify
+from ..opening import until_known
 from ..parsing import Parsing, until_parsed
 from ..refusals import Refusal, error_object, naming, refused
 from .wire import ChatDecoder, chat_body
@@ -51,6 +52,20 @@ class ConnectProtocol:
 
     async def stream(self, turn: Turn, session: Session) -> AsyncGenerator[list[Event], None]:
         """Batches of events; the last event is `Finished`. Closing the generator closes the call. Raises KimiError."""
+        with naming(session.account):
+            async with AsyncExitStack() as call:
+                begun = self._begin(call, turn, session)
+                (first, batches), left = await until_known(begun) if turn.chat_id is None else (await begun, False)
+                yield first
+                if left:
+                    raise asyncio.CancelledError
+                async for batch in batches:
+                    yield batch
+
+    async def _begin(
+        self, call: AsyncExitStack, turn: Turn, session: Session
+    ) -> tuple[list[Event], AsyncGenerator[list[Event], None]]:
+        """The first batch, which tells the chat, and those that follow as long as `call` is open."""
         url = session.base_url + self._upstream.connect.chat
         headers = {
             **session_headers(session, self._settings, self._upstream),
@@ -59,25 +74,25 @@ class ConnectProtocol:
         }
         web = await Web.current(self._upstream)
         body = chat_body(turn, self._upstream)
-        with naming(session.account):
-            async with web.stream(url, headers=headers, content=body, deadline=turn.deadline) as response:
-                kind = response.headers.get("content-type", "").lower()
-                decoder: ChatDecoder | Refusal
-                if response.status_code == 200 and not kind.startswith(_NOT_ENVELOPES):
-                    decoder = ChatDecoder(self._upstream, account=session.account, marks=turn.marks)
-                else:
-                    meaning = partial(_meaning, url=url, upstream=self._upstream, account=session.account)
-                    decoder = Refusal(response.status_code, response.headers, meaning)
-                batches = pump(
-                    response.aiter_bytes(),
-                    decoder,
-                    idle_timeout_s=self._settings.kimi_idle_timeout_s,
-                    done_grace_s=self._upstream.service.done_grace_s,
-                    deadline=turn.deadline,
-                )
-                async with aclosing(batches):
-                    async for batch in batches:
-                        yield batch
+        response = await call.enter_async_context(
+            web.stream(url, headers=headers, content=body, deadline=turn.deadline)
+        )
+        kind = response.headers.get("content-type", "").lower()
+        decoder: ChatDecoder | Refusal
+        if response.status_code == 200 and not kind.startswith(_NOT_ENVELOPES):
+            decoder = ChatDecoder(self._upstream, account=session.account, marks=turn.marks)
+        else:
+            meaning = partial(_meaning, url=url, upstream=self._upstream, account=session.account)
+            decoder = Refusal(response.status_code, response.headers, meaning)
+        batches = pump(
+            response.aiter_bytes(),
+            decoder,
+            idle_timeout_s=self._settings.kimi_idle_timeout_s,
+            done_grace_s=self._upstream.service.done_grace_s,
+            deadline=turn.deadline,
+        )
+        await call.enter_async_context(aclosing(batches))
+        return await anext(batches, []), batches
 
     async def upload(self, file: FileToUpload, session: Session, *, deadline: float) -> UploadedFile:
         """One upload, then looks until it is parsed (protocol C.9). Raises KimiError."""

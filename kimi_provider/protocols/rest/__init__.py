@@ -23,6 +23,7 @@ from ...settings import Settings
 from ...upstream import ModelSpec, RestAgent, Upstream
 from ...web import Redirected, Reply, Session, Web, host_of, seconds, session_headers
 from .. import UNARY_TIMEOUT_S, EndpointRetired, FileToUpload, LiveModel, Profile, Turn, UploadedFile
+from ..opening import until_known
 from ..parsing import Parsing, until_parsed
 from ..refusals import Refusal, naming, refused
 from .answer import Answer, error_of, failure_of
@@ -86,21 +87,11 @@ class RestProtocol:
                 account=session.account,
                 retry_after_s=self._upstream.retry.quota_s,
             )
-        chat_id = turn.chat_id
-        if chat_id is None:
-            creating = asyncio.create_task(self._create(agent, session, turn.deadline))
-            cancelled = False
-            try:
-                await asyncio.shield(creating)
-            except asyncio.CancelledError:
-                # The service makes the chat all the same, and only its id lets it be removed: wait for that first.
-                await asyncio.wait((creating,))
-                if creating.cancelled() or creating.exception() is not None:
-                    raise
-                cancelled = True
-            chat_id = creating.result()
+        chat_id = turn.chat_id or ""
+        if not chat_id:
+            chat_id, left = await until_known(self._create(agent, session, turn.deadline))
             yield [ChatOpened(chat_id=chat_id)]
-            if cancelled:
+            if left:
                 raise asyncio.CancelledError
         answer = Answer(self._upstream, session.account, marks=turn.marks)
         body = completion_body(turn, agent)
