@@ -243,6 +243,8 @@ class World:
             self._config,
             OLD_TOKEN=self.old_token,
             KIMI_MAX_STREAMS=str(CALLERS),
+            # A stream of a process that died is free again after 45 s, and the old account has one.
+            KIMI_QUEUE_TIMEOUT_S=str(LIMIT_S),
             KIMI_UPSTREAM_FILE=str(self._tmp / "overlay.yaml"),
         )
 
