@@ -86,6 +86,11 @@ class ChatRegistry:
 
     # --- asked ---
 
+    def holds(self, chat_id: str) -> bool:
+        """Whether we work with a chat now."""
+        with self._lock:
+            return chat_id in self._held
+
     async def take(self, find: Callable[[ChatRows, float], StoredChat | None]) -> StoredChat | None:
         """What `find` finds (its second argument is for how long), which is ours alone from then on."""
         chat = await self._asked(lambda rows: find(rows, self._chats.claim_s), None)

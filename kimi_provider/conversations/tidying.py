@@ -89,7 +89,7 @@ class Tidier:
     def tidy_up(self, lease: Lease, chat: OpenedChat) -> None:
         """Stop the answer in `chat` unless it is complete, and remove the chat unless it stays. Never raises."""
         removes = chat.removable and not chat.stays
-        if not removes and not chat.stays:
+        if not removes and not chat.stays and self._registry.holds(chat.chat_id):
             self._registry.removed(chat.chat_id)
         if chat.complete and not removes:
             return
@@ -164,8 +164,9 @@ class Tidier:
 
     async def sweep(self) -> None:
         """Remove what is overdue."""
-        for chat in await self._registry.overdue():
-            await self._remove(chat)
+        while chats := await self._registry.overdue():
+            for chat in chats:
+                await self._remove(chat)
 
     async def finish(self) -> None:
         """The process ends: what no other one could remove goes now."""

@@ -722,6 +722,7 @@ async def test_a_chat_of_a_protocol_that_is_gone_is_removed_over_the_other(world
     world.server.change(deletion_fails=False, rest_retired="410")
     with pytest.raises(EndpointRetired):
         await Talk(world, engine, tools=()).ask(user("Hi"))
+    await engine.registry.close()
     later(engine, 10)
     await engine.tidier.sweep()
     assert left(world) == []
