@@ -24,10 +24,10 @@ from ..dialects import Tools
 from ..errors import BadRequest
 from ..request import JsonFormat
 from ..tools.json_reader import JsonReader
+from ..tools.json_writer import JsonWriter
 from ..tools.markup import Source, Status, markup
 from ..tools.mending import mended
 from ..tools.schemas import View, standard
-from ..tools.values import JsonWriter
 
 #: Where JSON begins: a bracket in prose is not enough.
 _OBJECT = r"""\{\s{0,40}(?:\{\s{0,40})?(?:["']?[^"'\n{}:\[\]]{1,120}["']?\s{0,40}:|\})"""

@@ -12,9 +12,9 @@ from typing import Any, Final
 import regex
 
 from .argument_text import ArgumentText
+from .json_writer import ArgumentsWriter
 from .markup import ENTITY, Ending, Markup, Source, Status
 from .schemas import View
-from .values import ArgumentsWriter
 
 #: White space between a closing tag and what proves it. More of it proves it, too.
 _GAP_CHARS: Final = 64

@@ -10,8 +10,8 @@ from __future__ import annotations
 import html
 from typing import Final
 
+from .json_writer import ArgumentsWriter
 from .schemas import View, from_markup
-from .values import ArgumentsWriter
 
 #: Text of this size is no "null" any more, whatever blanks are around it.
 _NULL_CHARS: Final = 32

@@ -13,9 +13,9 @@ from typing import Literal
 
 from ..events import Event, TextDelta, ToolCallDelta, merged
 from ..request import ToolChoice, ToolSpec
+from .json_writer import ArgumentsWriter
 from .names import Names
 from .schemas import View
-from .values import ArgumentsWriter
 
 
 def new_call_id() -> str:

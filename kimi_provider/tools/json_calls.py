@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from ..dialects import Families
 from .calls import Calls
-from .values import ArgumentsWriter, Steps, ValueBuilder
+from .json_writer import ArgumentsWriter
+from .values import Steps, ValueBuilder
 
 
 class _Named:

@@ -13,10 +13,10 @@ from typing import Any
 from .argument_reader import ArgumentReader
 from .calls import Calls, OpenCall
 from .json_reader import JsonReader
+from .json_writer import ArgumentsWriter
 from .markup import Ending, Markup, Source, Status
 from .mending import mended
 from .schemas import View
-from .values import ArgumentsWriter
 
 
 class ParameterReader:

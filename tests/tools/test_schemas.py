@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from kimi_provider.tools.json_writer import ArgumentsWriter
 from kimi_provider.tools.schemas import View, coerced, from_markup, signature, standard
-from kimi_provider.tools.values import ArgumentsWriter
 
 STRING, INTEGER = {"type": "string"}, {"type": "integer"}
 OPTIONAL = {"anyOf": [STRING, {"type": "null"}]}
