@@ -634,9 +634,11 @@ def make_chats(world: World, name: str, count: int, **more: Any) -> list[str]:
     return ids
 
 
-async def test_a_name_like_a_chats_that_is_none_begins_a_conversation(world: World) -> None:
-    engine = world.engine()
-    named = {"tools": (), "conversation": "0198a000-0000-7000-8000-0000000000aa"}
+@pytest.mark.parametrize("name", ["0198a000-0000-7000-8000-0000000000aa", "abcdefghij0123456789"])
+@BOTH
+async def test_a_name_like_a_chats_that_is_none_begins_a_conversation(world: World, protocol: str, name: str) -> None:
+    engine = world.engine(kimi_protocol=protocol)
+    named = {"tools": (), "conversation": name}
     await Talk(world, engine, **named).says("Fine.", user("This is note one."))
     world.server.queue("recall")
     assert (await Talk(world, engine, **named).ask(user("What?"))).text == "note one"

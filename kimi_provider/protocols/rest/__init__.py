@@ -9,6 +9,7 @@ a browser. The service is taking this generation down piece by piece (protocol B
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
-from ...errors import KimiError, ProtocolError, QuotaExhausted
+from ...errors import ChatNotFound, KimiError, ProtocolError, QuotaExhausted
 from ...events import ChatOpened, Event
 from ...pump import pump
 from ...settings import Settings
@@ -40,6 +41,8 @@ from .wire import (
 
 __all__ = ["ResearchQuota", "RestProtocol"]
 
+#: Of its own chats (protocol B.3).
+_CHAT_ID: Final = re.compile(r"[0-9a-z]{20}")
 _RETIRED_CURE: Final = "Set KIMI_PROTOCOL to auto or connect: the service seems to have taken its REST protocol down."
 
 
@@ -150,7 +153,11 @@ class RestProtocol:
         await self._unary("DELETE", self._chat_path(chat_id), session, gone=frozenset((404, 410)))
 
     async def newest_answer(self, session: Session, chat_id: str) -> str | None:
-        """None: a message follows whatever is the last (protocol B.4). Whether there is such a chat only shows then."""
+        """None: a message follows whatever is the last (protocol B.4). Whether there is such a chat only shows then,
+        unless its id is none of this generation's. Raises ChatNotFound.
+        """
+        if _CHAT_ID.fullmatch(chat_id) is None:
+            raise ChatNotFound("Kimi's REST protocol has no chat of this id", account=session.account)
         return None
 
     async def profile(self, session: Session) -> Profile:
