@@ -14,8 +14,12 @@ import pytest
 import kimi_provider
 from kimi_provider.simulator import SimulatorServer
 
-# LiteLLM's own types.
-pytestmark = pytest.mark.filterwarnings("ignore:Item.*ReadOnly:UserWarning")
+pytestmark = [
+    # LiteLLM's own types.
+    pytest.mark.filterwarnings("ignore:Item.*ReadOnly:UserWarning"),
+    # It reads every attribute of a chunk that has the usage and no more, to leave it out.
+    pytest.mark.filterwarnings("ignore:Accessing the 'model_:DeprecationWarning"),
+]
 
 ASK = [{"role": "user", "content": "Hello"}]
 
