@@ -144,9 +144,9 @@ class KimiEngine:
         that are gone are forgotten.
         """
         await self.tidier.finish()
-        await self.registry.close()
         await asyncio.to_thread(self.keeper.close)
         await asyncio.to_thread(self.pool.close)
+        await self.registry.close()
 
     @property
     def upstream(self) -> Upstream:
