@@ -59,7 +59,7 @@ test: setup
 	@UV_PROJECT_ENVIRONMENT=.venv-oldest $(UV) sync --locked --extra proxy --group dev --python "$(OLDEST)"
 	.venv-oldest/bin/python -m pytest tests/smoke -q
 	.venv-mitm/bin/python -m pytest -c tests/mitm/pytest.ini tests/mitm -q
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2 --dist loadfile
 
 bench: setup
 	.venv/bin/python -m bench $(ARGS)
