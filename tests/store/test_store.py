@@ -314,7 +314,9 @@ def test_rows_can_not_be_exchanged(ada: Store) -> None:
             rows.tokens.load("bob-1")
 
 
-@pytest.mark.parametrize("text", ["short", "x" * 44, key() + "," + "0" * 10, "ключ"])
+@pytest.mark.parametrize(
+    "text", ["short", "x" * 44, key() + "," + "0" * 10, "ключ"], ids=["short", "long", "second", "word"]
+)
 def test_a_key_that_is_none_is_refused_without_repeating_it(tmp_path: Path, text: str) -> None:
     with pytest.raises(StoreError, match="openssl rand -base64 32") as caught:
         open_store(settings_for(f"sqlite:///{tmp_path}/a.db", kimi_secret_key=text))
