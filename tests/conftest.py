@@ -60,6 +60,7 @@ def simulator(simulator_process: Simulator) -> Simulator:
 
 @pytest.fixture(scope="session")
 def gateway_process(tmp_path_factory: pytest.TempPathFactory, simulator_process: Simulator) -> Iterator[Gateway]:
+    """With Ada's account: a test that ends an account's sessions takes another."""
     tmp: Path = tmp_path_factory.mktemp("gateway")
     with Gateway(tmp, simulator_process.url, simulator_process.login("ada")["refresh_token"]) as gateway:
         yield gateway

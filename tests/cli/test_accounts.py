@@ -181,15 +181,15 @@ def test_several_accounts_and_how_to_name_one(accounts: Commands, simulator: Sim
 
 
 def test_a_dead_account_fails_the_check(accounts: Commands, simulator: Simulator) -> None:
-    accounts("add", given=simulator.login("ada")["refresh_token"])
-    simulator.control("revoke", user="ada", what="all")
+    accounts("add", given=simulator.login("eve")["refresh_token"])
+    simulator.control("revoke", user="eve", what="all")
     (one,) = accounts.json("check", code=1)
     assert one["live"] is False
     assert one["reason"]
     (row,) = accounts.json("list")
     assert (row["state"], row["usable"]) == ("refused", False)
     assert "log in again" in accounts("list").stdout
-    assert accounts("add", given=simulator.login("ada")["refresh_token"]).stdout.startswith("updated")
+    assert accounts("add", given=simulator.login("eve")["refresh_token"]).stdout.startswith("updated")
     assert [row["state"] for row in accounts.json("list")] == ["ok"]
 
 

@@ -297,8 +297,8 @@ def test_a_path_that_can_not_be_written(tmp_path: Path, simulator: Simulator, pa
 
 
 def test_a_dead_token(tmp_path: Path, simulator: Simulator) -> None:
-    env = service(simulator)
-    simulator.control("revoke", user="ada")
+    env = service(simulator, user="eve")
+    simulator.control("revoke", user="eve")
     done = run(tmp_path, "doctor", "--live", "--yes", "--record", "taken.jsonl", **env)
     sentence(done, "refused to renew", "private window")
     assert not (tmp_path / "taken.jsonl").exists()
