@@ -14,18 +14,18 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import litellm
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
 from litellm.proxy import proxy_server
 from litellm.proxy._types import UserAPIKeyAuth
 from litellm.proxy.auth import model_checks
-from litellm.proxy.auth.user_api_key_auth import user_api_key_auth
 from starlette.routing import Match
 from starlette.types import Scope
 
 from ..errors import ModelNotFound
 from ..models import ModelSpec
 from . import registry
+from .checked_key import CheckedKey
 
 if TYPE_CHECKING:
     from .llm import KimiLLM
@@ -56,7 +56,7 @@ class Listing:
         async def get_model(
             request: Request,
             model_name: str,
-            user_api_key_dict: UserAPIKeyAuth = Depends(user_api_key_auth),  # noqa: B008  # FastAPI's way
+            user_api_key_dict: CheckedKey,
         ) -> Any:
             for row in await self.rows(request, user_api_key_dict):
                 if row["id"] == model_name:

@@ -11,7 +11,8 @@ from litellm.proxy._types import LiteLLMRoutes, UserAPIKeyAuth
 from starlette.routing import Match
 from starlette.types import Scope
 
-from .routes import CheckedKey, GeminiRoute
+from ..checked_key import CheckedKey
+from .routes import GeminiRoute
 
 _METHODS = ["generateContent", "streamGenerateContent", "countTokens"]
 _GOOGLE_HEADERS = (b"x-goog-api-key", b"x-goog-api-client")

@@ -10,27 +10,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
-from typing import Annotated, Any
+from typing import Any
 
 import orjson
-from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from litellm.proxy import proxy_server
 from litellm.proxy._types import ProxyException, UserAPIKeyAuth
-from litellm.proxy.auth.user_api_key_auth import user_api_key_auth
 from litellm.proxy.common_request_processing import ProxyBaseLLMRequestProcessing
 from litellm.proxy.common_utils.http_parsing_utils import read_request_body
 from starlette.routing import Match
 from starlette.types import Scope
 
 from ...errors import KimiError
+from ..checked_key import CheckedKey
 from . import inbound, outbound
 
 _IGNORED_HEADER = "llm_provider-x-kimi-ignored"
-
-#: The caller's key, checked by LiteLLM; one that may not call ends the request.
-CheckedKey = Annotated[UserAPIKeyAuth, Depends(user_api_key_auth)]
 
 
 class GeminiRoute(APIRoute):
