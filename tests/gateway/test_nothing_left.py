@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import random
 import re
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -254,6 +255,15 @@ class World:
     def ours(self) -> dict[str, Any]:
         return self.chats("connect", "rest")
 
+    def dying(self) -> set[str]:
+        return {chat_id for chat_id, chat in self.ours().items() if "gone-dying" in newest_question(chat)}
+
+    def unwritten(self) -> set[str]:
+        """Chats of answers under way that the gateway's store does not have."""
+        path = self._tmp / "state/kimi-provider/accounts.db"
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as store:
+            return self.dying() - {chat_id for (chat_id,) in store.execute("SELECT chat_id FROM chats")}
+
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
@@ -287,8 +297,8 @@ def test_nothing_of_ours_is_left(world: World) -> None:
             simulator.control("settings", deletion_fails=True)  # for a while
             work(callers, todo[half // 2 : half])
             simulator.control("settings", deletion_fails=False)
-            crash_while_answering(callers)
-        assert sum("gone-dying" in newest_question(chat) for chat in world.ours().values()) == DYING
+            crash_while_answering(callers, world)
+        assert len(world.dying()) == DYING
         with world.gateway() as gateway:
             callers.gateway = gateway
             work(callers, todo[half:])
@@ -310,8 +320,8 @@ def test_nothing_of_ours_is_left(world: World) -> None:
             assert json.dumps(after[chat_id]) == json.dumps(chat)
 
 
-def crash_while_answering(callers: Callers) -> None:
-    """kill -9 while new chats and one that was kept are being answered."""
+def crash_while_answering(callers: Callers, world: World) -> None:
+    """kill -9 while new chats and one that was kept are being answered, when all of them are written down."""
     kept: list[Any] = [user(f"kept-dying {says(calls(('run', {'command': 'ls'})))}")]
     (call,) = callers.message("kimi", kept, tools=[RUN])["tool_calls"]
     kept.append({"role": "tool", "tool_call_id": call["id"], "content": "gone-dying [[scenario:hang_mid_text]]"})
@@ -324,6 +334,7 @@ def crash_while_answering(callers: Callers) -> None:
             pool.submit(hang, callers, body, began)
         assert all(began.wait(LIMIT_S) for began in running)
         answered(CALLS + 1, "chat", "kimi", stream=False).run(callers)
+        poll(world.unwritten)
         callers.gateway.crash()
 
 
