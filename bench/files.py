@@ -111,8 +111,7 @@ async def round_trips(protocol: str) -> float:
     with SimulatorServer() as server:
         server.change(pace=0)
         pair = server.login("bench")
-        settings = Settings(
-            _env_file=None,  # type: ignore[call-arg]
+        settings = Settings.without_file(
             kimi_base_url=server.url,
             kimi_auth_url=server.url,
             kimi_token=f"{pair['access_token']} {pair['refresh_token']}",

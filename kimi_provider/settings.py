@@ -163,6 +163,11 @@ class Settings(BaseSettings):
         except OSError as exc:
             raise SettingsError(f".env can't be read ({exc.strerror}). Mend or remove it.") from None
 
+    @classmethod
+    def without_file(cls, **given: Any) -> Settings:
+        """From what is given and the environment, whatever `.env` says. Raises pydantic's ValidationError."""
+        return cls(_env_file=None, **given)  # type: ignore[call-arg]  # pydantic-settings takes it, unseen by mypy
+
     @property
     def token(self) -> str | None:
         """The pasted credentials, or None."""

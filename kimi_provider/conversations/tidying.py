@@ -162,17 +162,16 @@ class Tidier:
                 if not self._registry.lasting:
                     _finish_at_exit(weakref.ref(self))
 
-    async def sweep(self) -> None:
-        """Remove what is overdue."""
-        while chats := await self._registry.overdue():
+    async def sweep(self, *, everything: bool = False) -> None:
+        """Remove what is overdue, or `everything`."""
+        while chats := await self._registry.overdue(everything=everything):
             for chat in chats:
                 await self._remove(chat)
 
     async def finish(self) -> None:
         """The process ends: what no other one could remove goes now."""
-        while not self._registry.lasting and (chats := await self._registry.overdue(everything=True)):
-            for chat in chats:
-                await self._remove(chat)
+        if not self._registry.lasting:
+            await self.sweep(everything=True)
 
     async def _remove(self, chat: StoredChat) -> None:
         if not chat.removable or chat.attempts >= self._chats.max_attempts:

@@ -110,7 +110,7 @@ async def rehearsed(recording: Recording, upstream: Upstream) -> Recording:
 
 async def replayed(call: Call, upstream: Upstream, url: str, access_token: str) -> KimiError | None:
     """Ask the simulator at `url` what `call` asked, once and without a repeat; how that failed, if it did."""
-    settings = Settings(_env_file=None, kimi_base_url=url, kimi_auth_url=url)  # type: ignore[call-arg]
+    settings = Settings.without_file(kimi_base_url=url, kimi_auth_url=url)
     older = call.path.endswith("/stream")
     protocol: ChatProtocol = (RestProtocol if older else ConnectProtocol)(settings, upstream)
     session = Session(access_token=access_token, account="rehearsal", base_url=url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import threading
@@ -119,9 +120,16 @@ class AuthServer(Listener):
         handler.wfile.write(content)
 
 
+async def until(condition: Callable[[], object], timeout_s: float = 30) -> None:
+    """Wait until it holds."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
 def settings_for(url: str = "http://127.0.0.1:9", **more: Any) -> Settings:
     given = {"kimi_base_url": url, "kimi_auth_url": url, "kimi_state_url": "sqlite://", **more}
-    return Settings(_env_file=None, **given)  # type: ignore[call-arg, arg-type]
+    return Settings.without_file(**given)
 
 
 UPSTREAM = Upstream.load()

@@ -26,7 +26,7 @@ from kimi_provider.errors import (
 from kimi_provider.settings import Settings
 from kimi_provider.store import Store, Transaction, Usage, open_store, streams, tables
 
-from .fakes import UPSTREAM, jwt, refresh, settings_for
+from .fakes import UPSTREAM, jwt, refresh, settings_for, until
 from .test_fleet_tokens import Outage
 
 pytestmark = pytest.mark.anyio
@@ -70,13 +70,6 @@ async def pools(state_url: str) -> AsyncIterator[Pools]:
     pools = Pools(state_url)
     yield pools
     await asyncio.to_thread(pools.close)
-
-
-async def until(condition: Callable[[], object], timeout_s: float = 30) -> None:
-    """Wait until it holds."""
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def used(pool: Pool, timeout_s: float = 0, **how: Any) -> str:
@@ -287,7 +280,7 @@ async def test_what_the_simulator_left_behind_never_joins_real_accounts(pools: P
     settings = settings_for(kimi_state_url=pools.url)
     simulated = Credential.of(refresh=jwt(sub="sim", typ="refresh", iat=1e9, exp=9e9, simulator=True))
     Pool(settings, UPSTREAM, [simulated], store=pools.store).close()
-    real = Settings(_env_file=None, kimi_state_url=pools.url)  # type: ignore[call-arg]
+    real = Settings.without_file(kimi_state_url=pools.url)
     pool = Pool(real, UPSTREAM, [Credential.of(refresh=refresh("ada"))], store=pools.store)
     assert [one.id for one in pool.accounts] == ["ada"]
     pool.add(Credential.of(refresh=jwt(sub="sim-2", typ="refresh", iat=1e9, exp=9e9, simulator=True)))

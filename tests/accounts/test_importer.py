@@ -17,6 +17,7 @@ from kimi_provider.accounts.importer import MAX_PASTE_CHARS
 from kimi_provider.accounts.understanding import Understood, duration
 from kimi_provider.errors import BadRequest, CredentialMissing
 from kimi_provider.settings import Settings
+from tests.costs import linear
 
 from .fakes import SUB, UPSTREAM, access, b64, jwt, refresh, settings_for
 
@@ -131,7 +132,7 @@ def test_every_pasted_form_is_understood(form: str) -> None:
 
 # --- recordings of the browser's traffic ---
 
-HOSTS = capture_hosts(Settings(_env_file=None), UPSTREAM)  # type: ignore[call-arg]
+HOSTS = capture_hosts(Settings.without_file(), UPSTREAM)
 SITE = "https://www.kimi.com/apiv2/kimi.gateway.account.v1.UserService/GetCurrentUser"
 
 
@@ -360,7 +361,7 @@ def test_broken_pastes_never_crash_and_yield_header_safe_tokens(text: str) -> No
     assert len({c.account_id for c in found}) == len(found)
 
 
-@pytest.mark.timeout(60)  # it takes a second or two; what costs the square of the length takes minutes
+@linear
 @pytest.mark.parametrize(
     "text", ["\n" * 250_000, "," * 250_000, "eyJ" * 80_000, "a" * 250_000, "refresh_token" * 19_000, '["' * 120_000,
              ("a1" * 10 + "\n") * 12_000, "\n[" * 120_000, "eyJa.b." * 30_000, " " * 250_000 + "x", "a-" * 120_000]
@@ -423,7 +424,7 @@ def test_a_payload_that_is_no_object_is_no_jwt(payload: bytes) -> None:
 
 def test_hosts_follow_the_audience_only_while_they_are_the_defaults() -> None:
     claims = Claims(aud=("kimi.ai",))
-    default = Settings(_env_file=None)  # type: ignore[call-arg]
+    default = Settings.without_file()
     assert hosts_of(claims, default, UPSTREAM) == ("https://www.kimi.ai", "https://auth.kimi.ai")
     assert hosts_of(Claims(), default, UPSTREAM) == ("https://www.kimi.com", "https://auth.kimi.com")
     assert hosts_of(claims, settings_for("http://127.0.0.1:1"), UPSTREAM) == ("http://127.0.0.1:1",) * 2

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from kimi_provider.store import StoredCooldown, StoredFailure, open_store
 from tests.harness import ROOT, clean_environment
 from tests.scraping import FAMILIES, Scrape
 
-from .fakes import UPSTREAM, Answer, AuthServer, access, account_of, ok, refresh, refused, settings_for
+from .fakes import UPSTREAM, Answer, AuthServer, access, account_of, ok, refresh, refused, settings_for, until
 
 DAY_S = 86_400
 
@@ -76,12 +76,6 @@ def calls() -> tuple[float, float]:
     """Waiting, running."""
     now = scrape()
     return now("kimi_calls", state="waiting"), now("kimi_calls", state="running")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def lone_account() -> Pool:

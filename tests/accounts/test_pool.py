@@ -51,12 +51,6 @@ async def used(pool: Pool, **how: object) -> str:
         return lease.account.id
 
 
-async def until(condition: object) -> None:
-    async with asyncio.timeout(30):
-        while not condition():  # type: ignore[operator]
-            await asyncio.sleep(0.001)
-
-
 # --- which accounts ---
 
 

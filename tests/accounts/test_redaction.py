@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kimi_provider.observe import MASK, RedactingFilter, redact, redact_logs
+from tests.costs import linear
 
 from .fakes import SUB, access, b64
 
@@ -143,7 +144,7 @@ def test_masking_is_stable(text: str) -> None:
     assert redact(once) == once
 
 
-@pytest.mark.timeout(60)  # it takes a second or two; what costs the square of the length takes minutes
+@linear
 @pytest.mark.parametrize("text", ["eyJ", "bearer ", "a", "%2E", "refresh_token="])
 def test_masking_costs_no_more_than_the_length(text: str) -> None:
     text *= 2_000_000 // len(text)

@@ -520,7 +520,7 @@ def test_demo_mode_serves_simulated_credentials(server: AuthServer) -> None:
 def test_a_simulated_credential_never_meets_the_service(
     server: AuthServer, aud: list[str], mine: tuple[str, ...], demo: bool
 ) -> None:
-    settings = Settings(_env_file=None, kimi_state_url="sqlite://", kimi_demo=demo, **dict.fromkeys(mine, server.url))  # type: ignore[arg-type]
+    settings = Settings.without_file(kimi_state_url="sqlite://", kimi_demo=demo, **dict.fromkeys(mine, server.url))
     account = Account.of(Credential.of(refresh=refresh(simulator=True, aud=aud)), settings, UPSTREAM)
     with pytest.raises(PermissionRefused, match="simulator"):
         session(TokenKeeper(settings, UPSTREAM), account)

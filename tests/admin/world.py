@@ -35,8 +35,7 @@ class Site:
     def __init__(
         self, state_url: str, simulator: Simulator, *, key: str | None = KEY, root: str = "", **more: Any
     ) -> None:
-        self.settings = Settings(
-            _env_file=None,  # type: ignore[call-arg]
+        self.settings = Settings.without_file(
             kimi_state_url=state_url,
             kimi_secret_key=SECRET_KEY,
             kimi_base_url=simulator.url,

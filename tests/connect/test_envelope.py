@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from kimi_provider.errors import ProtocolError
 from kimi_provider.protocols.connect.envelope import EnvelopeDecoder, encode
+from tests.costs import linear
 
 from .frames import env
 
@@ -93,7 +94,7 @@ def test_a_truncated_tail_shows() -> None:
         assert decoder.pending_bytes == 0
 
 
-@pytest.mark.timeout(60)  # it takes a second or two; what costs the square of the length takes minutes
+@linear
 def test_a_large_frame_in_small_chunks_takes_linear_time() -> None:
     big = env(b"x" * 8_000_000)
     assert [len(p) for _, p in frames(*(big[at : at + 20] for at in range(0, len(big), 20)), limit=8_000_000)] == [

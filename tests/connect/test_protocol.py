@@ -34,7 +34,7 @@ def stream_of(body: bytes, kind: str = "application/connect+json") -> bytes:
 
 
 def protocol(**settings: Any) -> ConnectProtocol:
-    return ConnectProtocol(Settings(_env_file=None, **settings), UPSTREAM)
+    return ConnectProtocol(Settings.without_file(**settings), UPSTREAM)
 
 
 async def ask(server: Server, asked: ConnectProtocol | None = None, **more: Any) -> list[Event]:
@@ -298,7 +298,7 @@ async def test_no_path_configured() -> None:
     upstream: Upstream = UPSTREAM.model_copy(update={"connect": connect})
     async with serving({}) as server:
         with pytest.raises(errors.UpstreamError, match="no path"):
-            await ConnectProtocol(Settings(_env_file=None), upstream).cancel_chat(session(server), "c", "m")
+            await ConnectProtocol(Settings.without_file(), upstream).cancel_chat(session(server), "c", "m")
 
 
 async def test_profile() -> None:

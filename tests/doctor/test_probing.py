@@ -34,8 +34,7 @@ class World:
 
     def engine(self, *names: str, overlay: dict[str, object] | None = None, **login: object) -> KimiEngine:
         pair = self.server.login("ada", **login)
-        settings = Settings(
-            _env_file=None,  # type: ignore[call-arg]
+        settings = Settings.without_file(
             kimi_base_url=self.server.url,
             kimi_auth_url=self.server.url,
             kimi_state_url=next(self._states),

@@ -11,6 +11,7 @@ from kimi_provider.models import Effort
 from kimi_provider.protocols.failures import from_wire
 from kimi_provider.settings import SettingsError
 from kimi_provider.upstream import Upstream
+from tests.costs import linear
 
 UPSTREAM = Upstream.load()
 
@@ -331,7 +332,7 @@ def test_an_unknown_name_is_refused_with_near_ones(name: str, near: list[str] | 
     assert near is None or ({*near} <= {*names} and bool(near) == bool(names))
 
 
-@pytest.mark.timeout(60)  # it takes no second; what costs the square of the length takes minutes
+@linear
 @pytest.mark.parametrize("name", ["x" * 1_000_000, "kimi" + "-search" * 100_000 + "-x", "x" + "-search" * 5_000])
 def test_a_monstrous_name_costs_little_and_is_not_repeated(name: str) -> None:
     with pytest.raises(ModelNotFound) as caught:

@@ -349,7 +349,7 @@ def test_retry_after_in_seconds(text: str | None, value: float | None) -> None:
 
 
 def headers_of(session: Session, **given: str) -> dict[str, str]:
-    return session_headers(session, Settings(_env_file=None, kimi_headers=given), UPSTREAM)  # type: ignore[call-arg]
+    return session_headers(session, Settings.without_file(kimi_headers=given), UPSTREAM)
 
 
 def test_headers_come_from_the_tokens_claims() -> None:

@@ -76,7 +76,7 @@ class World:
             "kimi_token": "\n".join(map(self.token, users or ("ada",))),
         }
         self._overlay.write_text(overlay or QUICK, "utf-8")
-        settings = Settings(_env_file=None, **{**given, **changes})  # type: ignore[call-arg]
+        settings = Settings.without_file(**{**given, **changes})
         return KimiEngine(settings, Upstream.load(self._overlay))
 
     @property

@@ -11,6 +11,7 @@ from kimi_provider.errors import BadRequest
 from kimi_provider.request import FilePart, Message, Role, TextPart, ToolCall, ToolSpec
 from kimi_provider.tools import Toolbox
 from kimi_provider.upstream import Upstream
+from tests.costs import linear
 
 TOOLS = Upstream.load().tools
 BOX = Toolbox((), TOOLS)
@@ -245,7 +246,7 @@ def test_nothing_is_shown_after_the_end() -> None:
     assert [guard.feed("more"), guard.feed("\nand more"), guard.close()] == ["", "", ""]
 
 
-@pytest.mark.timeout(60)  # it takes a second or two; what costs the square of the length takes minutes
+@linear
 def test_a_long_answer_in_one_piece_costs_its_length() -> None:
     lines = "0123456789\n" * 2_000_000
     assert guarded(lines + "end") == (lines + "end", False)

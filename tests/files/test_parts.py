@@ -26,7 +26,7 @@ from kimi_provider.settings import Settings, SettingsError
 
 from .world import PLACE, PNG, UPSTREAM, limits, read
 
-SETTINGS = Settings(_env_file=None)  # type: ignore[call-arg]
+SETTINGS = Settings.without_file()
 
 
 def b64(content: bytes) -> str:

@@ -163,7 +163,7 @@ async def read(
     if tls is not None:
         network = Network(resolve=network.resolve, ports=network.ports, tls=lambda: tls)
     part = FilePart(kind=kind, source=source, filename=filename, media_type=media_type)
-    settings = Settings(_env_file=None, kimi_file_hosts_allowed=allowed)  # type: ignore[arg-type, call-arg]
+    settings = Settings.without_file(kimi_file_hosts_allowed=allowed)
     async with open_part(part, settings=settings, upstream=upstream, place=PLACE, network=network) as file:
         with file.open() as reader:
             return file, reader.read()

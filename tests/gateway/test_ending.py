@@ -31,7 +31,7 @@ def test_a_gateway_that_is_stopped_keeps_new_tokens_tells_its_counts_and_holds_n
             )
             simulator.until("refreshes", 1, 60)
         assert gateway.stop() == 0  # its caller has left, the refresh has not come back
-    store = open_store(Settings(_env_file=None, kimi_state_url=state))  # type: ignore[call-arg]
+    store = open_store(Settings.without_file(kimi_state_url=state))
     assert store is not None
     with store.read() as rows:
         (account,) = rows.accounts.all()

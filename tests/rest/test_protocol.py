@@ -26,7 +26,7 @@ def sse(*frames: object) -> bytes:
 
 
 def protocol(upstream: Upstream = UPSTREAM, **values: Any) -> RestProtocol:
-    return RestProtocol(Settings(_env_file=None, **values), upstream)
+    return RestProtocol(Settings.without_file(**values), upstream)
 
 
 async def ask(server: Server, asked: RestProtocol | None = None, **more: Any) -> list[Event]:

@@ -31,6 +31,7 @@ from kimi_provider.protocols.rest.wire import (
     needed_agent,
 )
 from kimi_provider.upstream import Upstream
+from tests.costs import linear
 
 from .frames import END, REQ, RESP, UPSTREAM, Outcome, answer, decode, error, found, frame, text
 
@@ -103,7 +104,7 @@ def test_events_before_a_frame_above_the_limit_are_kept() -> None:
     assert decode([frame(text("Hi")) + b"data: " + b"x" * 300], upstream=upstream) == (HI, errors.ProtocolError)
 
 
-@pytest.mark.timeout(60)  # it takes seconds; what costs the square of the length takes minutes
+@linear
 def test_a_frame_in_single_bytes_takes_linear_time() -> None:
     stream = frame(text("x" * 1_000_000)) + frame(END)
     assert decode(stream[at : at + 1] for at in range(len(stream))) == ok(TextDelta("x" * 1_000_000))

@@ -49,8 +49,7 @@ class Stage:
     server: SimulatorServer
 
     def engine(self, tmp: Path) -> KimiEngine:
-        settings = Settings(
-            _env_file=None,  # type: ignore[call-arg]
+        settings = Settings.without_file(
             kimi_base_url=self.server.url,
             kimi_auth_url=self.server.url,
             kimi_state_url=f"sqlite:///{tmp}/accounts.db",

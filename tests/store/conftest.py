@@ -14,7 +14,7 @@ def opened(state_url: str) -> Iterator[Callable[..., Store]]:
     stores: list[Store] = []
 
     def open_(**more: object) -> Store:
-        settings = Settings(_env_file=None, kimi_state_url=state_url, **more)  # type: ignore[call-arg, arg-type]
+        settings = Settings.without_file(kimi_state_url=state_url, **more)
         for store in stores:
             store.close()
         stores.clear()

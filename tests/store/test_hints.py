@@ -25,7 +25,7 @@ def machine(root: Path, *, container: bool, mounts: tuple[str, ...] = ("/", "/pr
 def hint(root: Path, url: str | None = "sqlite:////data/kimi/accounts.db", **more: object) -> str | None:
     environment = {str(k): str(v) for k, v in more.items() if k.isupper()}
     given = {k: v for k, v in more.items() if not k.isupper()}
-    settings = Settings(_env_file=None, kimi_state_url=url, **given)  # type: ignore[call-arg, arg-type]
+    settings = Settings.without_file(kimi_state_url=url, **given)
     return durability_hint(settings, environment, root=root)
 
 

@@ -45,7 +45,7 @@ BUSY = StoredFailure(code="rate_limited", message="Kimi asks to slow down")
 
 
 def settings_for(url: str | None, **more: object) -> Settings:
-    return Settings(_env_file=None, kimi_state_url=url, **more)  # type: ignore[call-arg, arg-type]
+    return Settings.without_file(kimi_state_url=url, **more)
 
 
 def key() -> str:
