@@ -127,7 +127,7 @@ def stored_accounts(settings: Settings, upstream: Upstream) -> tuple[str, ...]:
 
 def _reachable(host: str) -> str:
     """How this machine itself reaches a server that listens on `host`."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # compared, not bound
     return f"[{host}]" if ":" in host else host
 
 
@@ -174,7 +174,7 @@ def _supervise(
     try:
         # A group of its own: Ctrl-C reaches us alone and becomes one orderly stop of the child.
         # Its standard input is the lifeline: killed, we take it with us.
-        child = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, process_group=0)  # noqa: S603
+        child = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, process_group=0)  # noqa: S603  # our own module
         if asked:
             child.terminate()
         threading.Thread(target=_announce, args=(child, gateway, on_ready), daemon=True).start()

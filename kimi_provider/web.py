@@ -80,13 +80,13 @@ class Sendable(Protocol):
     """A file to send: `name` and `media_type` are safe for headers."""
 
     @property
-    def name(self) -> str: ...  # noqa: D102
+    def name(self) -> str: ...  # noqa: D102  # its name says it
 
     @property
-    def media_type(self) -> str: ...  # noqa: D102
+    def media_type(self) -> str: ...  # noqa: D102  # its name says it
 
     @property
-    def size_bytes(self) -> int: ...  # noqa: D102
+    def size_bytes(self) -> int: ...  # noqa: D102  # its name says it
 
     def open(self) -> BinaryIO:
         """A new reader at the first byte; close it."""

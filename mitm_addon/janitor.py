@@ -41,14 +41,14 @@ def family(pid: int) -> list[int]:
 
 
 def _parents() -> dict[int, int]:
-    listed = subprocess.run(["ps", "-Ao", "pid=,ppid="], capture_output=True, text=True) if not _has_proc() else None  # noqa: S607
+    listed = subprocess.run(["ps", "-Ao", "pid=,ppid="], capture_output=True, text=True) if not _has_proc() else None  # noqa: S607  # of the PATH
     if listed is not None:
         return {int(pid): int(parent) for pid, parent in map(str.split, listed.stdout.splitlines())}
     parents = {}
     for name in os.listdir("/proc"):  # noqa: PTH208  # this file starts in 20 ms without pathlib
         if name.isdigit():
             try:
-                with open(f"/proc/{name}/stat") as stat:  # noqa: PTH123
+                with open(f"/proc/{name}/stat") as stat:  # noqa: PTH123  # no pathlib
                     parents[int(name)] = int(stat.read().rpartition(")")[2].split()[1])
             except OSError:
                 continue
@@ -56,7 +56,7 @@ def _parents() -> dict[int, int]:
 
 
 def _has_proc() -> bool:
-    return os.path.exists("/proc/self/stat")  # noqa: PTH110
+    return os.path.exists("/proc/self/stat")  # noqa: PTH110  # no pathlib
 
 
 def end(pids: list[int]) -> None:

@@ -100,7 +100,7 @@ async def running(
             raise ProxyError(f"The proxy does not start: {errors.first or 'no reason given'}")
         bound = listening[0][1]
         # What listens on every address is reached by the loopback one from here.
-        near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+        near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # compared, not bound
         shown = f"[{near}]" if ":" in near else near
         yield Proxy(
             url=f"http://{USER}:{secret}@{shown}:{bound}",

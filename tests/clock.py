@@ -8,7 +8,7 @@ import asyncio
 import selectors
 
 
-class _Jumping(selectors.DefaultSelector):  # type: ignore[misc, valid-type]  # which one depends on the system
+class _Jumping(selectors.DefaultSelector):
     now_s = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:

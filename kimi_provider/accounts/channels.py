@@ -74,7 +74,7 @@ def _told(content: bytes) -> int | None:
     # By its path, and without that path among those of modules: it needs nothing of ours.
     command = [sys.executable, "-P", str(Path(apprise_child.__file__))]
     try:
-        return subprocess.run(  # noqa: S603
+        return subprocess.run(  # noqa: S603  # our own file
             command,
             input=content,
             stdout=subprocess.DEVNULL,

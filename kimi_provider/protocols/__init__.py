@@ -33,7 +33,7 @@ class FileToUpload(Sendable, Protocol):
     """A caller's file, as `files` hands it out."""
 
     @property
-    def kind(self) -> Literal["image", "file"]: ...  # noqa: D102
+    def kind(self) -> Literal["image", "file"]: ...  # noqa: D102  # its name says it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,13 +98,13 @@ class ChatProtocol(Protocol):
     """
 
     @property
-    def name(self) -> Literal["connect", "rest"]: ...  # noqa: D102
+    def name(self) -> Literal["connect", "rest"]: ...  # noqa: D102  # its name says it
 
     @property
-    def max_streams(self) -> int | None: ...  # noqa: D102
+    def max_streams(self) -> int | None: ...  # noqa: D102  # its name says it
 
     @property
-    def takes_opaque(self) -> bool: ...  # noqa: D102
+    def takes_opaque(self) -> bool: ...  # noqa: D102  # its name says it
 
     def serves(self, spec: ModelSpec) -> bool:
         """Whether the model can be asked for in this generation."""

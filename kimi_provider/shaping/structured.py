@@ -177,7 +177,7 @@ def _validator(schema: dict[str, Any]) -> Validator:
     cls = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     try:
         cls.check_schema(schema)
-        bounded = jsonschema.validators.extend(cls, {"pattern": _bounded_pattern})  # type: ignore[no-untyped-call]
+        bounded = jsonschema.validators.extend(cls, {"pattern": _bounded_pattern})  # type: ignore[no-untyped-call]  # theirs
         # An empty registry: nothing is ever fetched.
         validator: Validator = bounded(schema, registry=Registry())
         _prove(schema, validator)
@@ -192,7 +192,7 @@ def _validator(schema: dict[str, Any]) -> Validator:
 
 def _prove(schema: Any, validator: Validator) -> None:
     """Raises Unresolvable for a reference that leads out of the schema or nowhere, `error` for a broken pattern."""
-    left, resolver = [schema], validator._resolver  # type: ignore[attr-defined]
+    left, resolver = [schema], validator._resolver  # type: ignore[attr-defined]  # no public way to it
     while left:
         one = left.pop()
         if isinstance(one, Mapping):

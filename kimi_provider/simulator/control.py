@@ -75,7 +75,7 @@ def login(simulator: Simulator, body: dict[str, Any]) -> dict[str, str]:
     tokens = simulator.accounts.login(
         user=user,
         kind=kind,  # type: ignore[arg-type]  # checked against the same words above
-        region=_one_of(body, "region", ("overseas", "cn")),  # type: ignore[arg-type]
+        region=_one_of(body, "region", ("overseas", "cn")),  # type: ignore[arg-type]  # one of these words
         level=_one_of(body, "level", tuple(LEVEL_NUMBERS)),
         access_ttl_s=_seconds(body, "expires_in", access_ttl_s),
         refresh_ttl_s=_seconds(body, "refresh_expires_in", settings.refresh_ttl_s),
@@ -102,7 +102,7 @@ def _resume(simulator: Simulator, body: dict[str, Any]) -> dict[str, Any]:
 
 def _revoke(simulator: Simulator, body: dict[str, Any]) -> dict[str, Any]:
     what = _one_of(body, "what", ("all", "access", "refresh"))
-    if not simulator.accounts.revoke(str(body.get("user")), what=what):  # type: ignore[arg-type]
+    if not simulator.accounts.revoke(str(body.get("user")), what=what):  # type: ignore[arg-type]  # checked above
         raise Refusal("not_found", f"unknown user {body.get('user')!r}")
     return {}
 

@@ -42,9 +42,9 @@ class Asking(Protocol):
     chat: Any
     answer: Any
 
-    def opening(self) -> Any: ...  # noqa: D102
+    def opening(self) -> Any: ...  # noqa: D102  # its name says it
 
-    def refused(self, refusal: Refusal, **headers: str) -> HttpAnswer: ...  # noqa: D102
+    def refused(self, refusal: Refusal, **headers: str) -> HttpAnswer: ...  # noqa: D102  # its name says it
 
 
 def recorded_row(

@@ -122,7 +122,7 @@ class JsonString:
 def _unescaped(sign: str) -> str:
     """The character that an escape stands for; unknown ones stay as they are."""
     if sign[1] == "u":
-        return json.loads(f'"{sign}"').encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # type: ignore[no-any-return]
+        return json.loads(f'"{sign}"').encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # type: ignore[no-any-return]  # a string
     if sign[1] in '"\\/bfnrt':
-        return json.loads(f'"{sign}"')  # type: ignore[no-any-return]
+        return json.loads(f'"{sign}"')  # type: ignore[no-any-return]  # a string
     return "'" if sign == "\\'" else sign

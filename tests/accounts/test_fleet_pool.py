@@ -159,7 +159,7 @@ async def test_a_pool_that_nobody_holds_ends_its_thread(state_url: str) -> None:
         settings_for(kimi_state_url=state_url), UPSTREAM, [Credential.of(refresh=refresh("ada"))], store=pools.store
     )
     assert await used(pool) == "ada"
-    thread = pool._fleet._thread  # type: ignore[union-attr]
+    thread = pool._fleet._thread
     assert thread is not None
     del pool
     gc.collect()

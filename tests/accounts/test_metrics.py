@@ -196,7 +196,7 @@ def test_a_store_that_is_away_is_said_and_nothing_made_up(roster: Roster) -> Non
     engine = roster.store._database.engine
 
     def spoil(connection: object) -> None:
-        connection.exec_driver_sql("SELECT * FROM nothing_of_the_kind")  # type: ignore[attr-defined]
+        connection.exec_driver_sql("SELECT * FROM nothing_of_the_kind")
 
     event.listen(engine, "begin", spoil)
     try:

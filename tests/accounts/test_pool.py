@@ -43,11 +43,11 @@ class Clock:
 def pool_of(count: int, *, clock: Clock | None = None, max_streams: int = 2, **more: object) -> Pool:
     credentials = [Credential.of(refresh=refresh(f"user-{number}")) for number in range(count)]
     settings = settings_for(kimi_max_streams=max_streams, **more)
-    return Pool(settings, UPSTREAM, credentials, **({"clock": clock} if clock else {}))  # type: ignore[arg-type]
+    return Pool(settings, UPSTREAM, credentials, **({"clock": clock} if clock else {}))
 
 
 async def used(pool: Pool, **how: object) -> str:
-    async with pool.lease(timeout_s=0, **how) as lease:  # type: ignore[arg-type]
+    async with pool.lease(timeout_s=0, **how) as lease:
         return lease.account.id
 
 
@@ -219,7 +219,7 @@ def test_a_waiter_whose_loop_was_closed_is_passed_over() -> None:
                 task = dying.create_task(abandoned)
                 dying.run_until_complete(asyncio.sleep(0.01))
                 dying.close()
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                task._log_destroy_pending = False
                 kept.append(task)
 
             kept: list[object] = []

@@ -38,7 +38,7 @@ class World:
             kimi_base_url=self.server.url,
             kimi_auth_url=self.server.url,
             kimi_state_url=next(self._states),
-            kimi_token=" ".join(pair[name] for name in names),  # type: ignore[arg-type]
+            kimi_token=" ".join(pair[name] for name in names),
         )
         return KimiEngine(settings, Upstream.overlaid(merged(QUICK, overlay or {})))
 

@@ -220,7 +220,7 @@ async def test_silence_and_length_have_their_bounds(
     source, batches = Source(*steps), list[list[Event]]()
 
     async def run() -> None:
-        async for batch in source.pumped(Letters(), **limits):  # type: ignore[arg-type]
+        async for batch in source.pumped(Letters(), **limits):
             batches.append(batch)
 
     started = stepped().time()

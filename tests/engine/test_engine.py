@@ -280,7 +280,7 @@ class Scripted:
         self.deleted.append(chat_id)
 
     def into(self, engine: KimiEngine) -> KimiEngine:
-        generations = Generations((self,), setting="auto", retired_for_s=60)  # type: ignore[arg-type]
+        generations = Generations((self,), setting="auto", retired_for_s=60)
         engine._house = replace(engine._house, generations=generations)
         return engine
 

@@ -404,4 +404,4 @@ async def test_slow_dns_ends_with_the_total_time() -> None:
         return []
 
     with pytest.raises(BadRequest, match=r"longer than 0\.1 s"):
-        await read("https://a.example/", dns=never, upstream=limits(total_timeout_s=0.1))  # type: ignore[arg-type]
+        await read("https://a.example/", dns=never, upstream=limits(total_timeout_s=0.1))

@@ -337,7 +337,7 @@ class Messages(Surface):
             wishes["tools"] = [_function(tool, "input_schema") for tool in question.tools]
             choice = {"type": "tool", "name": question.choice} if question.named else {"type": question.choice}
             if not question.parallel:
-                choice["disable_parallel_tool_use"] = True  # type: ignore[assignment]
+                choice["disable_parallel_tool_use"] = True
             wishes["tool_choice"] = choice
         if question.stop:
             wishes["stop_sequences"] = list(question.stop)

@@ -363,7 +363,7 @@ def test_files_of_an_anthropic_tool_result(world: World) -> None:
         messages=[
             {"role": "user", "content": "Look."},
             {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "look", "input": {}}]},
-            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": result}]},  # type: ignore[list-item]
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": result}]},
         ],
     )
     assert world.files() == [(image.digest, "image"), (pdf.digest, "document")]
@@ -467,7 +467,7 @@ def test_files_and_documents_out_of_sight_are_not_cached(world: World, kind: str
 def test_files_do_not_count_by_their_length(world: World) -> None:
     pdf = Given.pdf(world.site)
     file = {"type": "file", "file": {"file_data": pdf.data_url}}
-    chat = world.oai.chat.completions.create(model="kimi", messages=[{"role": "user", "content": [TEXT["chat"], file]}])  # type: ignore[list-item]
+    chat = world.oai.chat.completions.create(model="kimi", messages=[{"role": "user", "content": [TEXT["chat"], file]}])
     turn: Any = [{"role": "user", "content": [TEXT["messages"], source(pdf, "document")]}]
     message = world.claude.messages.create(model="kimi", max_tokens=4000, messages=turn)
     counted = world.claude.messages.count_tokens(model="kimi", messages=turn)

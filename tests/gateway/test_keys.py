@@ -130,13 +130,13 @@ def keyed_process(tmp_path_factory: pytest.TempPathFactory, simulator_process: S
     env = {"SEEN_FILE": str(tmp / "seen.jsonl"), "SERVER_ROOT_PATH": ROOT_PATH, "PYTHONPATH": str(tmp)}
     token = simulator_process.login("keyed")["refresh_token"]
     with Gateway(tmp, simulator_process.url, token, config, **env) as gateway:
-        gateway.seen = tmp / "seen.jsonl"  # type: ignore[attr-defined]
+        gateway.seen = tmp / "seen.jsonl"
         yield gateway
 
 
 @pytest.fixture
 def keyed(keyed_process: Gateway, simulator: Simulator) -> Gateway:
-    keyed_process.seen.write_text("")  # type: ignore[attr-defined]
+    keyed_process.seen.write_text("")
     return keyed_process
 
 
@@ -220,7 +220,7 @@ def wait_for_rows(gateway: Gateway, count: int) -> list[dict[str, Any]]:
 
     give_up_at = time.monotonic() + 10
     while True:
-        rows = [json.loads(line) for line in gateway.seen.read_text().splitlines()]  # type: ignore[attr-defined]
+        rows = [json.loads(line) for line in gateway.seen.read_text().splitlines()]
         if len(rows) >= count:
             return rows
         assert time.monotonic() < give_up_at, rows

@@ -277,7 +277,7 @@ def test_geminis_schemas_by_their_raw_names(gateway: Gateway, simulator: Simulat
 def test_geminis_json_without_a_schema(surfaces: dict[str, Surface], simulator: Simulator) -> None:
     says(simulator, 'Here you are: {"any": "thing"} Fine?')
     config = types.GenerateContentConfig(response_mime_type="application/json")
-    client = surfaces["gemini"].client  # type: ignore[attr-defined]
+    client = surfaces["gemini"].client
     assert json.loads(client.models.generate_content(model="kimi", contents="Which?", config=config).text) == {
         "any": "thing"
     }

@@ -77,5 +77,5 @@ def watch(simulator: SimulatorServer, needles: Needles) -> list[str]:
         needles.add(f"token {len(issued)}", token)
         return token, jti
 
-    mint.sign = recording  # type: ignore[method-assign]
+    mint.sign = recording
     return issued

@@ -282,7 +282,7 @@ def test_what_was_written(world: World) -> None:
             names = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'kimi'").fetchall()
             assert len(names) > 5
             for (name,) in names:
-                rows = connection.execute(f'SELECT * FROM kimi."{name}"').fetchall()  # type: ignore[call-overload]
+                rows = connection.execute(f'SELECT * FROM kimi."{name}"').fetchall()
                 text = repr([[bytes(one) if isinstance(one, memoryview) else one for one in row] for row in rows])
                 assert world.needles.found_in(text) == [], name
     else:

@@ -53,7 +53,7 @@ class Stage:
             kimi_base_url=self.server.url,
             kimi_auth_url=self.server.url,
             kimi_state_url=f"sqlite:///{tmp}/accounts.db",
-            kimi_token=self.server.login("ada")["refresh_token"],  # type: ignore[arg-type]
+            kimi_token=self.server.login("ada")["refresh_token"],
         )
         return KimiEngine(settings, self.upstream)
 

@@ -227,14 +227,14 @@ def one(text: str) -> dict[str, Any]:
         ('<action>{"name":"Read","arguments":{"path":5,"limit":"7"}}</action>', {"path": "5", "limit": 7}),
         ('<action>{"name":"mcp__notes__add","arguments":{"title":"t","tags":"a","meta":"{\\"k\\": 1}"}}</action>',
          {"title": "t", "tags": ["a"], "meta": {"k": 1}}),
-        ('<action>{"name":"Edit","arguments":{"path":"p","edits":"[{\\"old\\": \\"a\\", \\"count\\": \\"2\\"}]","mode":"ALL"}}</action>',  # noqa: E501
+        ('<action>{"name":"Edit","arguments":{"path":"p","edits":"[{\\"old\\": \\"a\\", \\"count\\": \\"2\\"}]","mode":"ALL"}}</action>',  # noqa: E501  # as a model writes it
          {"path": "p", "edits": [{"old": "a", "count": 2}], "mode": "all"}),
         # Numbers that JSON has no word for.
         ('<action>{"name":"Edit","arguments":{"path":"p","edits":[],"ratio":1e999}}</action>',
          {"path": "p", "edits": [], "ratio": "1e999"}),
         # Markup: escaped as a whole, not escaped, mixed.
-        ('<invoke name="Bash"><parameter name="command">a &amp;&amp; b &lt; c</parameter></invoke>', {"command": "a && b < c"}),  # noqa: E501
-        ('<invoke name="Bash"><parameter name="command">x < 1; echo "&lt;"</parameter></invoke>', {"command": 'x < 1; echo "&lt;"'}),  # noqa: E501
+        ('<invoke name="Bash"><parameter name="command">a &amp;&amp; b &lt; c</parameter></invoke>', {"command": "a && b < c"}),  # noqa: E501  # as a model writes it
+        ('<invoke name="Bash"><parameter name="command">x < 1; echo "&lt;"</parameter></invoke>', {"command": 'x < 1; echo "&lt;"'}),  # noqa: E501  # as a model writes it
         ('<invoke name="Bash"><parameter name="command">a & b &lt;</parameter></invoke>', {"command": "a & b &lt;"}),
         # Spaces and line breaks are the value's.
         ('<invoke name="Bash"><parameter name="command">\n ls \n</parameter></invoke>', {"command": "\n ls \n"}),
@@ -251,9 +251,9 @@ def one(text: str) -> dict[str, Any]:
         ("<invoke name='list_all'></invoke>", {}),
         ('<invoke name="Read"><parameter name="path" type="string">a</parameter></invoke>', {"path": "a"}),
         # Types of arguments between tags.
-        ('<invoke name="Edit"><parameter name="path">p</parameter><parameter name="edits">[{"old": "a", "count": "2"},]</parameter></invoke>',  # noqa: E501
+        ('<invoke name="Edit"><parameter name="path">p</parameter><parameter name="edits">[{"old": "a", "count": "2"},]</parameter></invoke>',  # noqa: E501  # as a model writes it
          {"path": "p", "edits": [{"old": "a", "count": 2}]}),
-        ('<invoke name="Bash"><parameter name="command">12</parameter><parameter name="background">True</parameter></invoke>',  # noqa: E501
+        ('<invoke name="Bash"><parameter name="command">12</parameter><parameter name="background">True</parameter></invoke>',  # noqa: E501  # as a model writes it
          {"command": "12", "background": True}),
     ],
 )  # fmt: skip
